@@ -1,0 +1,215 @@
+//! Makes snapshots from what is registered and reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Candidate, Level, Snapshot, View, ViewKey};
+use crate::model::{
+    EnclaveState, Framework, Health, Lifecycle, PoolId, Region, RegionId, Report, Standing,
+    Timestamp,
+};
+
+/// An instance, with what its reader knows of it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub standing: Standing,
+    /// Whether its reports still come, by the reader's clock.
+    pub fresh: bool,
+}
+
+/// Makes one snapshot after another, with stable view ids.
+#[derive(Debug)]
+pub struct Builder {
+    home: RegionId,
+    version: u64,
+    ids: BTreeMap<ViewKey, u32>,
+}
+
+impl Builder {
+    pub fn new(home: RegionId) -> Self {
+        Self { home, version: 0, ids: BTreeMap::new() }
+    }
+
+    /// `rtt_ms` holds the measured round trip to other regions' routers. An instance of an
+    /// unregistered region is left out: nothing is known of where it is.
+    pub fn build(
+        &mut self,
+        at: Timestamp,
+        mut regions: Vec<Region>,
+        mut members: Vec<Member>,
+        rtt_ms: &BTreeMap<RegionId, f64>,
+    ) -> Snapshot {
+        self.version += 1;
+        regions.sort_by(|a, b| a.id.cmp(&b.id));
+        members.sort_by(|a, b| a.standing.registration.id.cmp(&b.standing.registration.id));
+
+        let mut groups: BTreeMap<ViewKey, Vec<Candidate>> = BTreeMap::new();
+        for member in &members {
+            let registration = &member.standing.registration;
+            let Some(region) = regions.iter().find(|r| r.id == registration.region) else {
+                continue;
+            };
+            let key = ViewKey {
+                level: Level::Instance,
+                region: Some(region.id.clone()),
+                pool: registration.pool.clone(),
+            };
+            groups.entry(key).or_default().push(instance(region, member));
+        }
+        for (key, candidates) in groups.clone() {
+            let region = key.region.and_then(|id| regions.iter().find(|r| r.id == id));
+            let Some(region) = region else { continue };
+            let rtt = if region.id == self.home { Some(0.0) } else { rtt_ms.get(&region.id).copied() };
+            let whole = whole_region(region, &key.pool, &candidates, rtt);
+            let key = ViewKey { level: Level::Region, region: None, pool: key.pool };
+            groups.entry(key).or_default().push(whole);
+        }
+        let pools_by_model = pools_by_model(&groups);
+        let views =
+            groups.into_iter().map(|(key, candidates)| self.view(key, candidates)).collect();
+        Snapshot {
+            version: self.version,
+            at,
+            home: self.home.clone(),
+            regions,
+            instances: members.into_iter().map(|m| m.standing).collect(),
+            views,
+            pools_by_model,
+        }
+    }
+
+    fn view(&mut self, key: ViewKey, candidates: Vec<Candidate>) -> (ViewKey, View) {
+        let next = self.ids.len() as u32;
+        let id = *self.ids.entry(key.clone()).or_insert(next);
+        (key.clone(), View { id, key, candidates })
+    }
+}
+
+fn instance(region: &Region, member: &Member) -> Candidate {
+    let Standing { registration, report } = &member.standing;
+    // A report of an earlier generation says nothing about this one.
+    let report = report.as_ref().filter(|r| r.generation == registration.generation);
+    let health = report.map_or(Health::Unhealthy, |r| r.health);
+    let running = report.and_then(|r| r.running);
+    let mut frameworks = region.frameworks.clone();
+    frameworks.extend(registration.frameworks.iter().filter(|f| !region.frameworks.contains(f)).cloned());
+    Candidate {
+        id: registration.id.as_str().into(),
+        level: Level::Instance,
+        region: region.id.clone(),
+        pool: registration.pool.clone(),
+        address: registration.address.as_str().into(),
+        ready: member.fresh && report.is_some_and(is_ready),
+        zone: registration.zone.clone(),
+        provider: registration.provider.clone().or_else(|| region.provider.clone()),
+        location: region.location,
+        health,
+        health_score: health.score(),
+        queue_depth: report.and_then(|r| r.queue_depth).map(f64::from),
+        running,
+        avg_latency_ms: report.and_then(|r| r.avg_latency_ms),
+        time_to_first_token_ms: report.and_then(|r| r.time_to_first_token_ms),
+        utilization: utilization(running, registration.slots),
+        slots: registration.slots,
+        rtt_ms: None,
+        gpu_utilization: report.and_then(|r| r.gpu_utilization),
+        gpu_memory_free_bytes: report.and_then(|r| r.gpu_memory_free_bytes),
+        cost_multiplier: Some(region.cost_multiplier),
+        cost_per_hour: registration.cost_per_hour,
+        carbon_intensity: region.carbon_intensity,
+        enclave: report.map_or(EnclaveState::Absent, |r| r.enclave),
+        frameworks,
+        models: report.map_or_else(Vec::new, |r| r.models.clone()),
+        instances: 1,
+        healthy_instances: u32::from(health == Health::Healthy),
+    }
+}
+
+fn is_ready(report: &Report) -> bool {
+    report.lifecycle == Lifecycle::Available && report.health != Health::Unhealthy
+}
+
+/// A region as the sum of a pool's instances there. Only those that are ready count for its load.
+fn whole_region(
+    region: &Region,
+    pool: &PoolId,
+    instances: &[Candidate],
+    rtt_ms: Option<f64>,
+) -> Candidate {
+    let ready: Vec<_> = instances.iter().filter(|i| i.ready).collect();
+    let mean = |value: fn(&Candidate) -> Option<f64>| mean(ready.iter().filter_map(|i| value(i)));
+    let sum = |value: fn(&Candidate) -> Option<u32>| {
+        ready.iter().filter_map(|i| value(i)).reduce(u32::saturating_add)
+    };
+    let slots = match (sum(|i| i.slots), region.max_capacity) {
+        (Some(slots), Some(most)) => Some(slots.min(most)),
+        (slots, most) => slots.or(most),
+    };
+    let healthy = instances.iter().filter(|i| i.ready && i.health == Health::Healthy).count();
+    let all = |value: fn(&Candidate) -> &[String]| -> Vec<String> {
+        let names: BTreeSet<_> = instances.iter().flat_map(value).cloned().collect();
+        names.into_iter().collect()
+    };
+    let frameworks: BTreeSet<Framework> =
+        instances.iter().flat_map(|i| &i.frameworks).chain(&region.frameworks).cloned().collect();
+    Candidate {
+        id: region.id.as_str().into(),
+        level: Level::Region,
+        region: region.id.clone(),
+        pool: pool.clone(),
+        address: region.endpoint.as_str().into(),
+        ready: !ready.is_empty(),
+        zone: None,
+        provider: region.provider.clone(),
+        location: region.location,
+        health: ready.iter().map(|i| i.health).min().unwrap_or_default(),
+        health_score: mean_or_zero(instances.iter().map(|i| if i.ready { i.health_score } else { 0.0 })),
+        queue_depth: mean(|i| i.queue_depth),
+        running: sum(|i| i.running),
+        avg_latency_ms: mean(|i| i.avg_latency_ms),
+        time_to_first_token_ms: mean(|i| i.time_to_first_token_ms),
+        utilization: utilization(sum(|i| i.running), slots),
+        slots,
+        rtt_ms,
+        gpu_utilization: mean(|i| i.gpu_utilization),
+        gpu_memory_free_bytes: ready.iter().filter_map(|i| i.gpu_memory_free_bytes).reduce(u64::saturating_add),
+        cost_multiplier: Some(region.cost_multiplier),
+        cost_per_hour: mean(|i| i.cost_per_hour),
+        carbon_intensity: region.carbon_intensity,
+        enclave: ready.iter().map(|i| i.enclave).max().unwrap_or_default(),
+        frameworks: frameworks.into_iter().collect(),
+        models: all(|i| &i.models),
+        instances: instances.len() as u32,
+        healthy_instances: healthy as u32,
+    }
+}
+
+fn utilization(running: Option<u32>, slots: Option<u32>) -> Option<f64> {
+    match (running, slots) {
+        (Some(running), Some(slots)) if slots > 0 => {
+            Some((f64::from(running) / f64::from(slots)).min(1.0))
+        }
+        _ => None,
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+fn mean_or_zero(values: impl Iterator<Item = f64>) -> f64 {
+    mean(values).unwrap_or(0.0)
+}
+
+fn pools_by_model(groups: &BTreeMap<ViewKey, Vec<Candidate>>) -> BTreeMap<String, Vec<PoolId>> {
+    let mut pools: BTreeMap<String, Vec<PoolId>> = BTreeMap::new();
+    for (key, candidates) in groups.iter().filter(|(key, _)| key.level == Level::Region) {
+        for model in candidates.iter().flat_map(|c| &c.models) {
+            let known = pools.entry(model.clone()).or_default();
+            if !known.contains(&key.pool) {
+                known.push(key.pool.clone());
+            }
+        }
+    }
+    pools
+}

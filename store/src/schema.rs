@@ -1,0 +1,108 @@
+//! The tables: their names and their key, how to make them, and whether they are as they should be.
+//!
+//! Every table has the same key, the strings `pk` (partition) and `sk` (sort), no index, and is billed by
+//! request. Against AWS they are created by the deployment; only the embedded engine creates its own.
+
+use aws_sdk_dynamodb::types::{
+    KeyType, ScalarAttributeType, TableDescription, TableStatus,
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::{
+    Store,
+    error::{Call, StoreError},
+    item::{PK, SK},
+};
+
+/// DynamoDB's limit is 255 for the whole name.
+const MAX_PREFIX_BYTES: usize = 128;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    GpuInstances,
+    RoutingState,
+    Regions,
+    Policies,
+}
+
+impl Table {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::GpuInstances, Self::RoutingState, Self::Regions, Self::Policies];
+
+    pub(crate) fn name(self, prefix: &str) -> String {
+        let name = match self {
+            Self::GpuInstances => "gpu-instances",
+            Self::RoutingState => "routing-state",
+            Self::Regions => "regions",
+            Self::Policies => "policies",
+        };
+        format!("{prefix}-{name}")
+    }
+}
+
+/// Whether table names may begin with it.
+pub(crate) fn check_prefix(prefix: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES || !prefix.bytes().all(allowed) {
+        return Err(format!(
+            "`table_prefix` is `{prefix}`; it must be 1 to {MAX_PREFIX_BYTES} letters, digits, \
+             `_`, `.` or `-`"
+        ));
+    }
+    Ok(())
+}
+
+/// Creates those tables that the embedded engine does not have yet. It takes the engine itself, not a
+/// client, so that it cannot be pointed at the real service.
+pub(crate) fn create_tables(engine: &dynoxide::Database, prefix: &str) -> Result<(), CreateError> {
+    for table in Table::ALL {
+        let name = table.name(prefix);
+        let failed = |reason: String| CreateError { table: name.clone(), reason };
+        let request = serde_json::from_value(json!({
+            "TableName": name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "KeySchema": [
+                {"AttributeName": PK, "KeyType": "HASH"},
+                {"AttributeName": SK, "KeyType": "RANGE"},
+            ],
+            "AttributeDefinitions": [
+                {"AttributeName": PK, "AttributeType": "S"},
+                {"AttributeName": SK, "AttributeType": "S"},
+            ],
+        }));
+        match engine.create_table(request.map_err(|e| failed(e.to_string()))?) {
+            Ok(_) | Err(dynoxide::DynoxideError::ResourceInUseException(_)) => {}
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// A table that the embedded engine would not create.
+#[derive(Debug)]
+pub(crate) struct CreateError {
+    pub(crate) table: String,
+    pub(crate) reason: String,
+}
+
+impl Store {
+    /// Whether the tables exist, can be used and have the key they need; the first that does not is the error.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let mut checks = JoinSet::new();
+        for table in Table::ALL {
+            let store = self.clone();
+            checks.spawn(async move { store.check_table(table).await });
+        }
+        // In the tables' order, so that the same fault is told the same way each time.
+        let mut faults: Vec<(usize, StoreError)> = checks
+            .join_all()
+            .await
+            .into_iter()
+            .zip(0..)
+            .filter_map(|(result, at)| result.err().map(|fault| (at, fault)))
+            .collect();
+        faults.sort_by_key(|(at, _)| *at);
+        faults.into_iter().next().map_or(Ok(()), |(_, fault)| Err(fault))
+    }
+}

@@ -1,0 +1,51 @@
+//! `cargo xtask <command>`: what building this project needs beyond `cargo build`.
+//!
+//! Each command is a module with an `Args` and a `run(Args) -> anyhow::Result<()>`.
+
+#![allow(clippy::print_stdout, reason = "a command line answers on stdout")]
+
+mod policies;
+mod steps;
+mod wasm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask policies            build the stock policies into target/policies/
+  cargo xtask policies score      only that one
+  cargo xtask policies --all      and the test policies, and prove that mrgc-fleet is pure
+
+Environment:
+  MRGC_WASM_TOOLCHAIN=<folder>    use the wasm32 toolchain in this folder, made there from Debian's
+                                  packages when it is missing; several checkouts may share one.
+                                  Without it: rustup's target, else target/wasm-toolchain/";
+
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", about = "Build and check MRGC", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the routing policies as WASM components
+    Policies(policies::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Policies(args) => policies::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

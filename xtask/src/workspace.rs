@@ -1,0 +1,28 @@
+//! Where the workspace is, and its cargo.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The workspace's root folder.
+pub(crate) fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// The root's `target/`: what xtask makes lies here, wherever `CARGO_TARGET_DIR` sends cargo's own output.
+pub(crate) fn target() -> PathBuf {
+    root().join("target")
+}
+
+/// The cargo that runs this xtask, in the root. Without a terminal's or a build's leftovers that
+/// would override what the caller sets.
+pub(crate) fn cargo(subcommand: &str) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(root())
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .arg(subcommand);
+    command
+}
