@@ -130,11 +130,8 @@ pub struct Polls {
 impl Polls {
     /// Before the first poll.
     pub fn none() -> Self {
-        let last = Inference {
-            load: Reading::unasked(),
-            models: Reading::unasked(),
-            reachable: true,
-        };
+        let last =
+            Inference { load: Reading::unasked(), models: Reading::unasked(), reachable: true };
         Self { last, silent: 0, answered_once: false }
     }
 

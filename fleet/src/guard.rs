@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{EnclaveState, Framework, Needs, RegionId},
-    snapshot::{Candidate, Level, Snapshot},
+    snapshot::{Candidate, Level, Snapshot, View, ViewKey},
 };
 
 /// Data of these frameworks stays in these regions.
@@ -58,12 +58,27 @@ pub fn could_comply(needs: &Needs, rules: &[PlacementRule], snapshot: &Snapshot)
     let registered = snapshot.regions.iter().any(|region| {
         check_place(needs, rules, &region.id, &region.frameworks, region.id.as_str()).is_ok()
     });
-    registered
-        || snapshot.views().filter(|view| view.key.level == Level::Region).any(|view| {
-            view.candidates
-                .iter()
-                .any(|c| check_place(needs, rules, &c.region, &c.frameworks, &c.id).is_ok())
-        })
+    registered || snapshot.views().any(|view| some_instance_complies(needs, rules, snapshot, view))
+}
+
+/// Whether an instance in a view of regions could comply. A region has what any of its instances has,
+/// so where it does not comply, none of them does; where it does, one of them must by itself.
+fn some_instance_complies(
+    needs: &Needs,
+    rules: &[PlacementRule],
+    snapshot: &Snapshot,
+    view: &View,
+) -> bool {
+    let complies =
+        |c: &&Candidate| check_place(needs, rules, &c.region, &c.frameworks, &c.id).is_ok();
+    let regions = view.candidates.iter().filter(|c| c.level == Level::Region);
+    regions.filter(complies).any(|whole| {
+        let region = Some(whole.region.clone());
+        let key = ViewKey { level: Level::Instance, region, pool: whole.pool.clone() };
+        snapshot
+            .view(&key)
+            .is_some_and(|instances| instances.candidates.iter().any(|c| complies(&c)))
+    })
 }
 
 fn check_place(
@@ -82,7 +97,8 @@ fn check_place(
     if let Some(framework) = needs.frameworks.iter().find(|needed| !has.contains(needed)) {
         return Err(Forbidden::Framework { place: place.to_owned(), framework: framework.clone() });
     }
-    let applies = |rule: &PlacementRule| rule.frameworks.iter().any(|f| needs.frameworks.contains(f));
+    let applies =
+        |rule: &PlacementRule| rule.frameworks.iter().any(|f| needs.frameworks.contains(f));
     match rules.iter().find(|rule| applies(rule) && !rule.allowed_regions.contains(region)) {
         Some(rule) => Err(Forbidden::Rule { rule: rule.name.clone(), region: region.clone() }),
         None => Ok(()),

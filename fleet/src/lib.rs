@@ -16,3 +16,6 @@ pub mod guard;
 pub mod model;
 pub mod routing;
 pub mod snapshot;
+
+#[cfg(test)]
+pub(crate) mod testing;

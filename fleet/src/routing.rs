@@ -94,11 +94,6 @@ impl Attempts {
     pub fn as_slice(&self) -> &[u32] {
         &self.order[..self.len]
     }
-
-    fn push(&mut self, candidate: u32) {
-        self.order[self.len] = candidate;
-        self.len += 1;
-    }
 }
 
 /// Decides. `live` gives the counts of a candidate; `score` asks the policy at an index of the weights
@@ -114,9 +109,7 @@ pub fn decide<S: AsRef<[f32]>>(
     mut score: impl FnMut(usize, &[u32], Loads<'_>) -> Option<S>,
 ) -> Result<Attempts, NoRoute> {
     scratch.keep_eligible(question, live)?;
-    let count = scratch.in_flight.len();
-    scratch.totals.clear();
-    scratch.totals.resize(count, 0.0);
+    scratch.totals.resize(scratch.in_flight.len(), 0.0);
     let sum: f32 = question.weights.iter().map(|w| w.weight).sum();
     for (policy, weight) in question.weights.iter().enumerate() {
         let share = if sum > 0.0 { weight.weight / sum } else { 0.0 };
@@ -159,6 +152,7 @@ impl Scratch {
         self.picks.clear();
         self.in_flight.clear();
         self.in_flight_tokens.clear();
+        self.totals.clear();
         let mut failure = NoRoute::NoneReady;
         for (index, candidate) in (0u32..).zip(&question.view.candidates) {
             let live = live(index);
@@ -233,9 +227,14 @@ fn rank(reason: &NoRoute) -> u8 {
 
 /// The seeds' routing score, 0 to 100: half by the queue, 0.30 by latency, 0.20 by health.
 pub fn seed_score(queue_depth: f64, latency_ms: f64, health: Health) -> f64 {
-    let queue = (100.0 - queue_depth * 10.0).max(0.0);
-    let latency = (100.0 - latency_ms / 10.0).max(0.0);
+    let queue = on_scale(100.0 - queue_depth * 10.0);
+    let latency = on_scale(100.0 - latency_ms / 10.0);
     0.50 * queue + 0.30 * latency + 0.20 * health.score()
+}
+
+/// From 0 to 100, whatever an instance reported: what is no number earns nothing.
+fn on_scale(points: f64) -> f64 {
+    if points > 0.0 { points.min(100.0) } else { 0.0 }
 }
 
 /// What answers for a policy that faulted: the seeds' score, with the router's own counts where no

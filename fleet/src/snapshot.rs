@@ -8,7 +8,7 @@ mod build;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::model::{
     EnclaveState, Framework, Health, Location, PoolId, Region, RegionId, Standing, Timestamp,
@@ -29,17 +29,23 @@ pub struct Snapshot {
     /// Every known instance, for people.
     #[serde(skip)]
     pub instances: Vec<Standing>,
-    views: BTreeMap<ViewKey, View>,
+    #[serde(serialize_with = "as_list")]
+    views: BTreeMap<ViewKey, Arc<View>>,
     /// Which pools serve a model, by its name.
     pools_by_model: BTreeMap<String, Vec<PoolId>>,
 }
 
 impl Snapshot {
     pub fn view(&self, key: &ViewKey) -> Option<&View> {
-        self.views.get(key)
+        self.views.get(key).map(Arc::as_ref)
     }
 
     pub fn views(&self) -> impl Iterator<Item = &View> {
+        self.views.values().map(Arc::as_ref)
+    }
+
+    /// The views; one that did not change is the same allocation from one snapshot to the next.
+    pub fn shared_views(&self) -> impl Iterator<Item = &Arc<View>> {
         self.views.values()
     }
 
@@ -65,6 +71,11 @@ impl Snapshot {
     }
 }
 
+/// Each view carries its key, and a key is no JSON string.
+fn as_list<S: Serializer>(views: &BTreeMap<ViewKey, Arc<View>>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(views.values())
+}
+
 /// Regions, or the instances of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,7 +93,7 @@ pub struct ViewKey {
 }
 
 /// The candidates among which one decision chooses.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 pub struct View {
     pub id: u32,
     #[serde(flatten)]

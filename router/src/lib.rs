@@ -1,0 +1,18 @@
+//! The regional router: forwards each inference request to the best instance, and lets operators see and
+//! steer how.
+//!
+//! `data` is the data plane, `control` the operator's API, `policies` the WASM policies at work; `sync`
+//! follows the shared state, `watch` looks at the fleet itself, and `run` puts them together.
+
+pub mod config;
+mod control;
+mod data;
+mod flight;
+mod health;
+mod policies;
+mod problem;
+mod run;
+mod sync;
+mod watch;
+
+pub use run::{Running, run};

@@ -36,26 +36,32 @@ impl fmt::Display for Key {
     }
 }
 
-/// What must hold of the stored item for a write to happen.
+/// What must hold of the stored item for a write to happen. In the expression, `#generation` is the
+/// attribute `generation` and `:generation` the value of that name.
 #[derive(Debug)]
 pub(crate) struct Condition {
-    pub(crate) expression: &'static str,
-    /// Attributes the expression names, without their `#`.
-    pub(crate) names: &'static [&'static str],
-    /// Values the expression names, without their `:`.
-    pub(crate) values: Vec<(&'static str, AttributeValue)>,
+    expression: String,
+    names: HashMap<String, String>,
+    /// `None` where the expression names none: DynamoDB refuses an empty map.
+    values: Option<HashMap<String, AttributeValue>>,
 }
 
 impl Condition {
-    /// As the request wants them: nothing rather than an empty map.
-    fn names(&self) -> Option<HashMap<String, String>> {
-        let names = self.names.iter().map(|name| (format!("#{name}"), (*name).to_owned()));
-        Some(names.collect()).filter(|names: &HashMap<_, _>| !names.is_empty())
+    pub(crate) fn new(expression: &str, names: &[&str], values: &[(&str, u64)]) -> Self {
+        let names = names.iter().map(|name| (format!("#{name}"), (*name).to_owned())).collect();
+        let number = |n: u64| AttributeValue::N(n.to_string());
+        let values: HashMap<_, _> =
+            values.iter().map(|(name, n)| (format!(":{name}"), number(*n))).collect();
+        let values = Some(values).filter(|values| !values.is_empty());
+        Self { expression: expression.to_owned(), names, values }
     }
 
-    fn values(&self) -> Option<HashMap<String, AttributeValue>> {
-        let values = self.values.iter().map(|(name, value)| (format!(":{name}"), value.clone()));
-        Some(values.collect()).filter(|values: &HashMap<_, _>| !values.is_empty())
+    /// That a number is what was read: still this one, or still absent.
+    pub(crate) fn still(name: &str, read: Option<u64>) -> Self {
+        match read {
+            Some(n) => Self::new(&format!("#{name} = :{name}"), &[name], &[(name, n)]),
+            None => Self::new(&format!("attribute_not_exists(#{name})"), &[name], &[]),
+        }
     }
 }
 
@@ -71,7 +77,12 @@ pub(crate) enum Written {
 impl Store {
     /// One item, strongly consistent.
     pub(crate) async fn get(&self, table: Table, key: &Key) -> Result<Option<Item>, StoreError> {
-        let request = self.0.client.get_item().table_name(table.name(&self.0.table_prefix)).consistent_read(true);
+        let request = self
+            .0
+            .client
+            .get_item()
+            .table_name(table.name(&self.0.table_prefix))
+            .consistent_read(true);
         let answer = request
             .key(PK, AttributeValue::S(key.pk.clone()))
             .key(SK, AttributeValue::S(key.sk.clone()))
@@ -86,7 +97,12 @@ impl Store {
     /// Writes a whole item, whatever is stored.
     pub(crate) async fn put(&self, table: Table, item: Item) -> Result<(), StoreError> {
         let key = item::key_of(&item);
-        let request = self.0.client.put_item().table_name(table.name(&self.0.table_prefix)).set_item(Some(item));
+        let request = self
+            .0
+            .client
+            .put_item()
+            .table_name(table.name(&self.0.table_prefix))
+            .set_item(Some(item));
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.failed(self.call("PutItem", table, &key), error)),
@@ -101,11 +117,16 @@ impl Store {
         condition: Condition,
     ) -> Result<Written, StoreError> {
         let key = item::key_of(&item);
-        let request = self.0.client.put_item().table_name(table.name(&self.0.table_prefix)).set_item(Some(item));
+        let request = self
+            .0
+            .client
+            .put_item()
+            .table_name(table.name(&self.0.table_prefix))
+            .set_item(Some(item));
         let answer = request
             .condition_expression(condition.expression)
-            .set_expression_attribute_names(condition.names())
-            .set_expression_attribute_values(condition.values())
+            .set_expression_attribute_names(Some(condition.names))
+            .set_expression_attribute_values(condition.values)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
@@ -132,8 +153,8 @@ impl Store {
             .key(PK, AttributeValue::S(key.pk.clone()))
             .key(SK, AttributeValue::S(key.sk.clone()))
             .condition_expression(condition.expression)
-            .set_expression_attribute_names(condition.names())
-            .set_expression_attribute_values(condition.values())
+            .set_expression_attribute_names(Some(condition.names))
+            .set_expression_attribute_values(condition.values)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
@@ -203,7 +224,8 @@ impl Store {
                 Some(Ok((table, items))) => answers.push((table, items?)),
                 Some(Err(error)) => {
                     let reason = format!("a query ended early: {error}");
-                    let call = Call { operation: "Query", table: String::new(), key: String::new() };
+                    let table = format!("{}-*", self.0.table_prefix);
+                    let call = Call { operation: "Query", table, key: String::new() };
                     return Err(StoreError::Other { call, reason, retryable: true });
                 }
             }
@@ -239,8 +261,10 @@ impl Store {
         item: Item,
     ) -> Result<T, StoreError> {
         let key = item::key_of(&item);
-        item::decode(item)
-            .map_err(|reason| StoreError::Corrupt { call: self.call("GetItem", table, &key), reason })
+        item::decode(item).map_err(|reason| StoreError::Corrupt {
+            call: self.call("GetItem", table, &key),
+            reason,
+        })
     }
 
     /// A record as an item; what cannot be one was not ours to store.
@@ -250,8 +274,10 @@ impl Store {
         key: &Key,
         record: &impl Serialize,
     ) -> Result<Item, StoreError> {
-        item::encode(key, record)
-            .map_err(|reason| StoreError::Invalid { call: self.call("PutItem", table, key), reason })
+        item::encode(key, record).map_err(|reason| StoreError::Invalid {
+            call: self.call("PutItem", table, key),
+            reason,
+        })
     }
 
     pub(crate) fn call(&self, operation: &'static str, table: Table, key: &Key) -> Call {

@@ -23,11 +23,7 @@ use aws_sdk_dynamodb::{
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::StoreError,
-    regions::ShardCache,
-    schema,
-};
+use crate::{error::StoreError, regions::ShardCache, schema};
 
 /// Attempts at one call, the first included.
 const ATTEMPTS: u32 = 3;
@@ -105,16 +101,11 @@ impl Store {
     /// A loopback endpoint is given the credentials of the environment or, where there are none, made-up
     /// ones, which the embedded engine does not check. Anything else gets the SDK's usual chain.
     pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
-        schema::check_prefix(&config.table_prefix)
-            .map_err(|reason| StoreError::NotConfigured { reason })?;
-        if config.timeout_ms == 0 {
-            let reason = "`timeout_ms` is 0; it must be at least 1".to_owned();
-            return Err(StoreError::NotConfigured { reason });
-        }
+        check(config).map_err(|reason| StoreError::NotConfigured { reason })?;
         let endpoint = config.endpoint.as_deref();
         let loopback = endpoint.is_some_and(is_loopback);
-        let mut loader =
-            aws_config::defaults(BehaviorVersion::latest()).http_client(http_client(loopback, endpoint)?);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http_client(loopback, endpoint)?);
         if let Some(region) = &config.aws_region {
             loader = loader.region(AwsRegion::new(region.clone()));
         } else if loopback {
@@ -161,6 +152,19 @@ impl Store {
     }
 }
 
+fn check(config: &StoreConfig) -> Result<(), String> {
+    schema::check_prefix(&config.table_prefix)?;
+    if config.timeout_ms == 0 {
+        return Err("`timeout_ms` is 0; it must be at least 1".to_owned());
+    }
+    match &config.endpoint {
+        Some(endpoint) if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") => {
+            Err(format!("`endpoint` is `{endpoint}`; it must be an http:// or https:// URL"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn timeouts(deadline: Duration) -> TimeoutConfig {
     let attempt = deadline.mul_f64(ATTEMPT_SHARE);
     TimeoutConfig::builder()
@@ -174,8 +178,7 @@ fn timeouts(deadline: Duration) -> TimeoutConfig {
 /// system's root certificates are not loaded: a small image may have none.
 fn http_client(loopback: bool, endpoint: Option<&str>) -> Result<SharedHttpClient, StoreError> {
     let plain = endpoint.is_some_and(|e| e.starts_with("http://"));
-    let trust =
-        if loopback && plain { TrustStore::empty() } else { TrustStore::default() };
+    let trust = if loopback && plain { TrustStore::empty() } else { TrustStore::default() };
     let tls = TlsContext::builder()
         .with_trust_store(trust)
         .build()

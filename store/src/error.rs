@@ -49,11 +49,15 @@ pub enum StoreError {
     #[error("{call}: no answer from {endpoint} within {timeout_ms} ms (`timeout_ms`)")]
     Timeout { call: Call, endpoint: String, timeout_ms: u64 },
 
-    #[error("{call}: throttled, retries included: {reason}. Try again later, or raise its capacity")]
+    #[error(
+        "{call}: throttled, retries included: {reason}. Try again later, or raise its capacity"
+    )]
     Throttled { call: Call, reason: String },
 
     /// Another writer is ahead: a newer generation registered, or the sequence was written before.
-    #[error("{call}: {offered} lost against the stored {stored}: another writer is ahead of this one")]
+    #[error(
+        "{call}: {offered} lost against the stored {stored}: another writer is ahead of this one"
+    )]
     Fenced { call: Call, offered: Fence, stored: Fence },
 
     #[error(
@@ -165,12 +169,15 @@ impl StoreError {
 fn causes(error: &(dyn Error + 'static)) -> String {
     /// No chain of causes is deeper in practice.
     const MAX_CAUSES: usize = 8;
-    let chain = std::iter::successors(Some(error), |e| e.source());
     let mut texts: Vec<String> = Vec::new();
-    for text in chain.take(MAX_CAUSES).map(ToString::to_string) {
+    let mut next = Some(error);
+    for _ in 0..MAX_CAUSES {
+        let Some(error) = next else { break };
+        let text = error.to_string().trim_end_matches('.').to_owned();
         if !texts.iter().any(|known| known.contains(&text)) {
             texts.push(text);
         }
+        next = error.source();
     }
     texts.join(": ")
 }

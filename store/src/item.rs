@@ -59,10 +59,6 @@ pub(crate) fn size_bytes(item: &Item) -> usize {
     item.iter().map(|(name, value)| name.len() + attribute_bytes(value)).sum()
 }
 
-pub(crate) fn number(n: u64) -> AttributeValue {
-    AttributeValue::N(n.to_string())
-}
-
 fn attribute(value: Value) -> AttributeValue {
     match value {
         Value::Null => AttributeValue::Null(true),

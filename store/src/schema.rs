@@ -3,11 +3,8 @@
 //! Every table has the same key, the strings `pk` (partition) and `sk` (sort), no index, and is billed by
 //! request. Against AWS they are created by the deployment; only the embedded engine creates its own.
 
-use aws_sdk_dynamodb::types::{
-    KeyType, ScalarAttributeType, TableDescription, TableStatus,
-};
+use aws_sdk_dynamodb::types::{TableDescription, TableStatus};
 use serde_json::json;
-use tokio::task::JoinSet;
 
 use crate::{
     Store,
@@ -87,22 +84,53 @@ pub(crate) struct CreateError {
 }
 
 impl Store {
-    /// Whether the tables exist, can be used and have the key they need; the first that does not is the error.
+    /// Whether the tables exist, can be used and have the key they need; else the first fault.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let mut checks = JoinSet::new();
         for table in Table::ALL {
-            let store = self.clone();
-            checks.spawn(async move { store.check_table(table).await });
+            let name = table.name(&self.0.table_prefix);
+            let call = Call { operation: "DescribeTable", table: name.clone(), key: String::new() };
+            let answer = self.0.client.describe_table().table_name(name).send().await;
+            let description = match answer {
+                Ok(output) => output.table,
+                Err(error) => return Err(self.failed(call, error)),
+            };
+            let Some(description) = description else {
+                let reason = "the answer describes no table".to_owned();
+                return Err(StoreError::Other { call, reason, retryable: true });
+            };
+            match &description.table_status {
+                Some(TableStatus::Active | TableStatus::Updating) => {}
+                status => {
+                    let status = status.as_ref().map_or("unknown", TableStatus::as_str);
+                    let reason = format!("the table is not ready: its status is {status}");
+                    return Err(StoreError::Other { call, reason, retryable: true });
+                }
+            }
+            let (expected, found) = (expected_key(), key_schema(&description));
+            if found != expected {
+                let reason = format!("the table's key is {found}, it must be {expected}");
+                return Err(StoreError::WrongSchema { call, reason });
+            }
         }
-        // In the tables' order, so that the same fault is told the same way each time.
-        let mut faults: Vec<(usize, StoreError)> = checks
-            .join_all()
-            .await
-            .into_iter()
-            .zip(0..)
-            .filter_map(|(result, at)| result.err().map(|fault| (at, fault)))
-            .collect();
-        faults.sort_by_key(|(at, _)| *at);
-        faults.into_iter().next().map_or(Ok(()), |(_, fault)| Err(fault))
+        Ok(())
     }
+}
+
+fn expected_key() -> String {
+    format!("{PK} (HASH, S), {SK} (RANGE, S)")
+}
+
+/// A table's key, as `expected_key` writes it.
+fn key_schema(description: &TableDescription) -> String {
+    let type_of = |name: &str| {
+        let mut attributes = description.attribute_definitions().iter();
+        attributes
+            .find(|a| a.attribute_name() == name)
+            .map_or("no type", |a| a.attribute_type().as_str())
+    };
+    let elements = description.key_schema().iter().map(|element| {
+        let name = element.attribute_name();
+        format!("{name} ({}, {})", element.key_type().as_str(), type_of(name))
+    });
+    elements.collect::<Vec<_>>().join(", ")
 }

@@ -5,3 +5,4 @@
 
 pub mod load;
 pub mod model_server;
+pub mod policies;

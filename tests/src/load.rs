@@ -225,9 +225,7 @@ impl Plan {
             // Less than a `Vec`'s length.
             target: (number % targets) as usize,
             streams: streams_before(of_target + 1) > streams_before(of_target),
-            due: self
-                .interval
-                .map(|interval| self.started + interval.mul_f64(number as f64)),
+            due: self.interval.map(|interval| self.started + interval.mul_f64(number as f64)),
         })
     }
 

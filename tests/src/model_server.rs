@@ -135,8 +135,9 @@ impl ModelServer {
     /// Listens and serves on the caller's runtime.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let listen = config.listen;
-        let listener =
-            TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr().context("a listener has no address")?;
         let state = Arc::new(State::new(config)?);
         let (stop, stopped) = watch::channel(false);

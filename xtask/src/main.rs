@@ -17,7 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask policies            build the stock policies into target/policies/
   cargo xtask policies score      only that one
-  cargo xtask policies --all      and the test policies, and prove that mrgc-fleet is pure
+  cargo xtask policies --all      and the test policies, and mrgc-fleet for wasm32
 
 Environment:
   MRGC_WASM_TOOLCHAIN=<folder>    use the wasm32 toolchain in this folder, made there from Debian's

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Build the test policies, too, into target/test-policies/
     #[arg(long)]
     tests: bool,
-    /// Build mrgc-fleet for wasm32, too: no I/O, clock or thread would compile or link there
+    /// Build mrgc-fleet for wasm32, too: no crate that needs an operating system compiles there
     #[arg(long)]
     fleet: bool,
     /// All of the above
@@ -76,14 +76,15 @@ pub(crate) fn build_tests(toolchain: &WasmToolchain) -> Result<Vec<Built>> {
     build_folder(toolchain, "tests/policies", "test-policies")
 }
 
-/// Builds `mrgc-fleet` for wasm32, which proves that it is pure.
+/// Builds `mrgc-fleet` for wasm32, where no crate that needs an operating system compiles. It does not
+/// see std's own clock, files and threads: those compile there, and fail when called.
 pub(crate) fn build_fleet(toolchain: &WasmToolchain) -> Result<()> {
     let mut cargo = toolchain.cargo("build");
     cargo.args(["--profile", PROFILE, "--package", "mrgc-fleet"]);
     let status = cargo.status().context("cannot start cargo")?;
     ensure!(
         status.success(),
-        "mrgc-fleet does not build for wasm32: it must stay free of I/O, clock and threads"
+        "mrgc-fleet does not build for wasm32: it, and all that it uses, must need no operating system"
     );
     Ok(())
 }

@@ -15,8 +15,7 @@ pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
-/// The cargo that runs this xtask, in the root. Without a terminal's or a build's leftovers that
-/// would override what the caller sets.
+/// The cargo that runs this xtask, in the root. The caller's shell has no say in the compiler's flags.
 pub(crate) fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command

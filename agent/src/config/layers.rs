@@ -25,7 +25,7 @@ use std::{collections::BTreeMap, ffi::OsString, fmt};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use self::tree::{Node, Segment};
+use self::tree::Node;
 
 /// Problems beyond this many are not looked for: a file that wrong is another kind of file.
 const MAX_PROBLEMS: usize = 100;
@@ -121,7 +121,10 @@ impl Layers {
     }
 
     /// Lays the variables with the prefix over what is there.
-    pub fn environment(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+    pub fn environment(
+        mut self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
         let start = format!("{}__", self.prefix);
         for (name, text) in variables {
             let Some((name, keys)) =
@@ -151,8 +154,11 @@ impl Layers {
                 Ok(value) => return value,
                 Err(error) => {
                     let key = tree::render(&error.path);
-                    let origin = self.origin(&key);
-                    self.problems.push(Problem { origin, key, message: error.message });
+                    // What is missing because it was wrong and taken out has been told.
+                    if !error.lacks.is_some_and(|lacks| self.is_told(&format!("{key}.{lacks}"))) {
+                        let origin = self.origin(&key);
+                        self.problems.push(Problem { origin, key, message: error.message });
+                    }
                     if !self.tree.remove(&error.path) {
                         break;
                     }

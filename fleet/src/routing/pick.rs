@@ -23,6 +23,9 @@ const NEAR_POINTS: f32 = 5.0;
 /// The positions of the best `wanted` totals, in the order to try them. Negative totals are out.
 pub(super) fn order(picker: Picker, totals: &[f32], seed: u64, wanted: usize) -> Attempts {
     let mut top = best(totals, seed, wanted.min(MAX_ATTEMPTS));
+    if top.as_slice().is_empty() {
+        return top;
+    }
     let first = match picker {
         Picker::Best => None,
         Picker::PowerOfTwo => better_of_two(totals, seed),
@@ -102,7 +105,6 @@ impl Attempts {
     fn move_to_front(&mut self, candidate: u32) {
         match self.as_slice().iter().position(|other| *other == candidate) {
             Some(at) => self.order[..=at].rotate_right(1),
-            None if self.len == 0 => self.push(candidate),
             None => {
                 self.order[..self.len].rotate_right(1);
                 self.order[0] = candidate;
@@ -110,3 +112,6 @@ impl Attempts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

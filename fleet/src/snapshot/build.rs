@@ -1,6 +1,9 @@
 //! Makes snapshots from what is registered and reported.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Candidate, Level, Snapshot, View, ViewKey};
 use crate::model::{
@@ -22,11 +25,13 @@ pub struct Builder {
     home: RegionId,
     version: u64,
     ids: BTreeMap<ViewKey, u32>,
+    /// Those of the last snapshot.
+    views: BTreeMap<ViewKey, Arc<View>>,
 }
 
 impl Builder {
     pub fn new(home: RegionId) -> Self {
-        Self { home, version: 0, ids: BTreeMap::new() }
+        Self { home, version: 0, ids: BTreeMap::new(), views: BTreeMap::new() }
     }
 
     /// `rtt_ms` holds the measured round trip to other regions' routers. An instance of an
@@ -64,7 +69,7 @@ impl Builder {
             groups.entry(key).or_default().push(whole);
         }
         let pools_by_model = pools_by_model(&groups);
-        let views =
+        self.views =
             groups.into_iter().map(|(key, candidates)| self.view(key, candidates)).collect();
         Snapshot {
             version: self.version,
@@ -72,15 +77,20 @@ impl Builder {
             home: self.home.clone(),
             regions,
             instances: members.into_iter().map(|m| m.standing).collect(),
-            views,
+            views: self.views.clone(),
             pools_by_model,
         }
     }
 
-    fn view(&mut self, key: ViewKey, candidates: Vec<Candidate>) -> (ViewKey, View) {
+    /// The view of a key: the last snapshot's where nothing changed.
+    fn view(&mut self, key: ViewKey, candidates: Vec<Candidate>) -> (ViewKey, Arc<View>) {
         let next = self.ids.len() as u32;
         let id = *self.ids.entry(key.clone()).or_insert(next);
-        (key.clone(), View { id, key, candidates })
+        let view = View { id, key: key.clone(), candidates };
+        match self.views.get(&key) {
+            Some(same) if **same == view => (key, same.clone()),
+            _ => (key, Arc::new(view)),
+        }
     }
 }
 

@@ -155,6 +155,8 @@ macro_rules! export {
             }
         };
 
+        // The names of a component's exports mean nothing to a native linker.
+        #[cfg(target_arch = "wasm32")]
         $crate::bindings::export_component!(MrgcPolicyComponent);
     };
 }

@@ -17,6 +17,8 @@ const HEADER_VALUES_MAX: usize = 4_096;
 const OTHER_VALUES: &str = "(other)";
 /// Two digits: a percentile is at most 1% off, and a histogram a few dozen kilobytes.
 const SIGNIFICANT_DIGITS: u8 = 2;
+/// An hour; a longer latency is counted as this.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
 
 /// Why a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -66,8 +68,8 @@ pub struct Latencies(Option<Histogram<u64>>);
 
 impl Latencies {
     fn new() -> Self {
-        // `None` only if the digits were out of the crate's range, which they are not.
-        Self(Histogram::new(SIGNIFICANT_DIGITS).ok())
+        // `None` only if the constants were out of the crate's range, which they are not.
+        Self(Histogram::new_with_bounds(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS).ok())
     }
 
     fn record(&mut self, latency: Duration) {
@@ -78,7 +80,7 @@ impl Latencies {
 
     fn add(&mut self, other: &Self) {
         if let (Some(sum), Some(histogram)) = (&mut self.0, &other.0) {
-            // It fails only where the sum may not grow, and ours may.
+            // It fails only where the bounds differ, and they are the same in all.
             let _ = sum.add(histogram);
         }
     }
@@ -232,12 +234,11 @@ impl Stats {
 }
 
 fn count(values: &mut BTreeMap<String, Seen>, value: &str, more: Seen) {
-    let value = match values.get_mut(value) {
-        Some(seen) => return seen.add(more),
-        None if values.len() < HEADER_VALUES_MAX => value,
-        None => OTHER_VALUES,
-    };
-    values.entry(value.to_owned()).and_modify(|seen| seen.add(more)).or_insert(more);
+    if let Some(seen) = values.get_mut(value) {
+        return seen.add(more);
+    }
+    let key = if values.len() < HEADER_VALUES_MAX { value } else { OTHER_VALUES };
+    values.entry(key.to_owned()).and_modify(|seen| seen.add(more)).or_insert(more);
 }
 
 impl Seen {

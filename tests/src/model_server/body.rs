@@ -181,10 +181,10 @@ impl Paced {
         }
         let piece = self.pieces.next();
         self.sent = self.sent.saturating_add(1);
-        if self.pieces.is_done() {
-            self.job.take().map(Job::complete);
-        } else {
+        if !self.pieces.is_done() {
             self.pause = self.next_pause();
+        } else if let Some(job) = self.job.take() {
+            job.complete();
         }
         Some(piece)
     }

@@ -20,6 +20,9 @@ use super::{Failure, metrics};
 /// The longest request body that is read; a longer one gets 413.
 const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The longest filler; above it some lengths have a meaning of their own within hyper.
+const FILLER_BYTES_MAX: u64 = 1 << 50;
+
 const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
@@ -42,9 +45,9 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> Ans
         (&Method::GET, "/control") => tell(&state),
         (&Method::POST, "/control") => control(&state, request).await,
         (_, "/v1/chat/completions" | "/v1/models" | "/metrics" | "/health" | "/control") => {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method").answer()
         }
-        (_, path) => refuse(StatusCode::NOT_FOUND, &format!("there is nothing at {path}")),
+        (_, path) => refuse(StatusCode::NOT_FOUND, format!("there is nothing at {path}")).answer(),
     };
     response.headers_mut().insert(SERVED_BY, state.served_by.clone());
     Ok(response)
@@ -62,7 +65,7 @@ async fn complete(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let order = match read(body).await.and_then(|body| order(state, &head.headers, &body)) {
         Ok(order) => order,
-        Err(response) => return Ok(response),
+        Err(refusal) => return Ok(refusal.answer()),
     };
     // Taken before anything is answered, so that a release in answer to the first event counts.
     let mut release = state.next_release();
@@ -71,7 +74,8 @@ async fn complete(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     match settings.failure {
         Failure::InternalError => {
             job.fail();
-            return Ok(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the mock was asked to fail"));
+            let refusal = refuse(StatusCode::INTERNAL_SERVER_ERROR, "the mock was asked to fail");
+            return Ok(refusal.answer());
         }
         Failure::Close => {
             job.fail();
@@ -135,29 +139,32 @@ async fn pause(time: Duration) {
     }
 }
 
-fn order(
-    state: &State,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Order, Response<AnswerBody>> {
+fn order(state: &State, headers: &HeaderMap, body: &[u8]) -> Result<Order, Refusal> {
     let request: ChatRequest = serde_json::from_slice(body).map_err(|error| {
-        refuse(StatusCode::BAD_REQUEST, &format!("the body is not a chat request: {error}"))
+        refuse(StatusCode::BAD_REQUEST, format!("the body is not a chat request: {error}"))
     })?;
     if let Some(model) = &request.model
         && *model != state.model
     {
         let message = format!("the model `{model}` does not exist, `{}` does", state.model);
-        return Err(refuse(StatusCode::NOT_FOUND, &message));
+        return Err(refuse(StatusCode::NOT_FOUND, message));
     }
     let filler_bytes = match headers.get("x-mock-bytes") {
         None => request.mock.and_then(|mock| mock.bytes),
         Some(value) => {
             Some(value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
-                let message = format!("x-mock-bytes is {value:?}, must be a number of bytes above 0");
-                refuse(StatusCode::BAD_REQUEST, &message)
+                let message =
+                    format!("x-mock-bytes is {value:?}, must be a number of bytes above 0");
+                refuse(StatusCode::BAD_REQUEST, message)
             })?)
         }
     };
+    if let Some(bytes) = filler_bytes
+        && bytes.get() > FILLER_BYTES_MAX
+    {
+        let message = format!("{bytes} bytes were asked for, must be at most {FILLER_BYTES_MAX}");
+        return Err(refuse(StatusCode::BAD_REQUEST, message));
+    }
     let is_on = |name: &str| headers.get(name).is_some_and(|value| value == "1");
     Ok(Order {
         stream: request.stream,
@@ -181,13 +188,13 @@ struct Control {
 async fn control(state: &State, request: Request<Incoming>) -> Response<AnswerBody> {
     let body = match read(request.into_body()).await {
         Ok(body) => body,
-        Err(response) => return response,
+        Err(refusal) => return refusal.answer(),
     };
     let control: Control = match serde_json::from_slice(&body) {
         Ok(control) => control,
         Err(error) => {
             let message = format!("the body is not a control request: {error}");
-            return refuse(StatusCode::BAD_REQUEST, &message);
+            return refuse(StatusCode::BAD_REQUEST, message).answer();
         }
     };
     state.change(|settings| {
@@ -205,16 +212,14 @@ fn tell(state: &State) -> Response<AnswerBody> {
     respond(StatusCode::OK, JSON, AnswerBody::whole(told.to_string()))
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Response<AnswerBody>> {
+async fn read(body: Incoming) -> Result<Bytes, Refusal> {
     match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(refuse(
             StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("the body is longer than {REQUEST_BYTES_MAX} bytes"),
+            format!("the body is longer than {REQUEST_BYTES_MAX} bytes"),
         )),
-        Err(error) => {
-            Err(refuse(StatusCode::BAD_REQUEST, &format!("the body broke off: {error}")))
-        }
+        Err(error) => Err(refuse(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"))),
     }
 }
 
@@ -225,8 +230,21 @@ fn respond(status: StatusCode, kind: HeaderValue, body: AnswerBody) -> Response<
     response
 }
 
-fn refuse(status: StatusCode, message: &str) -> Response<AnswerBody> {
-    let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
-    let body = AnswerBody::whole(completion::error(message, kind, status.as_u16()));
-    respond(status, JSON, body)
+/// An answer that says what was wrong.
+struct Refusal {
+    status: StatusCode,
+    message: String,
+}
+
+fn refuse(status: StatusCode, message: impl Into<String>) -> Refusal {
+    Refusal { status, message: message.into() }
+}
+
+impl Refusal {
+    fn answer(self) -> Response<AnswerBody> {
+        let is_ours = self.status.is_server_error();
+        let kind = if is_ours { "server_error" } else { "invalid_request_error" };
+        let body = completion::error(&self.message, kind, self.status.as_u16());
+        respond(self.status, JSON, AnswerBody::whole(body))
+    }
 }

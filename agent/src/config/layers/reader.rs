@@ -26,6 +26,8 @@ pub(super) struct Error {
     /// While it rises through the tree: innermost first.
     pub(super) path: Vec<Segment>,
     pub(super) message: String,
+    /// The key that a table lacks, where that is what is wrong with it.
+    pub(super) lacks: Option<&'static str>,
 }
 
 impl Error {
@@ -45,7 +47,7 @@ impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { path: Vec::new(), message: message.to_string() }
+        Self { path: Vec::new(), message: message.to_string(), lacks: None }
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -65,7 +67,7 @@ impl de::Error for Error {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::custom(format!("`{field}` is missing here"))
+        Self { lacks: Some(field), ..Self::custom(format!("`{field}` is missing here")) }
     }
 }
 
@@ -271,7 +273,6 @@ impl<'de> MapAccess<'de> for TableAccess<'_> {
         let Some((key, node)) = self.value.take() else {
             return Err(de::Error::custom("a value was asked for before its key"));
         };
-        seed.deserialize(Reader(node))
-            .map_err(|error| error.within(Segment::Key(key.to_owned())))
+        seed.deserialize(Reader(node)).map_err(|error| error.within(Segment::Key(key.to_owned())))
     }
 }

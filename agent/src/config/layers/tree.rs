@@ -58,10 +58,7 @@ impl Node {
         let (document, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
             let line_of = |offset: usize| Origin::Line(line(text, offset));
-            return Ok(Self {
-                value: table(document.get_ref(), &line_of),
-                origin: Origin::Unset,
-            });
+            return Ok(Self { value: table(document.get_ref(), &line_of), origin: Origin::Unset });
         }
         Err(errors
             .iter()

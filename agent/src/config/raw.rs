@@ -1,0 +1,81 @@
+//! The settings as they are written: every key optional, unknown keys refused.
+
+use std::collections::BTreeMap;
+
+use mrgc_fleet::model::Framework;
+use mrgc_store::StoreConfig;
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Settings {
+    pub(super) listen: Option<String>,
+    pub(super) instance: Instance,
+    pub(super) inference: Inference,
+    pub(super) gpu: Gpu,
+    pub(super) enclave: Enclave,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) drain: Drain,
+    pub(super) store: StoreConfig,
+    pub(super) log: super::Log,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Instance {
+    pub(super) id: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) zone: Option<String>,
+    pub(super) pool: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) health_address: Option<String>,
+    pub(super) provider: Option<String>,
+    pub(super) instance_type: Option<String>,
+    pub(super) slots: Option<u32>,
+    pub(super) cost_per_hour: Option<f64>,
+    pub(super) frameworks: Vec<Framework>,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Inference {
+    pub(super) url: Option<String>,
+    pub(super) required: Option<bool>,
+    pub(super) poll_interval_ms: Option<u64>,
+    pub(super) timeout_ms: Option<u64>,
+    pub(super) latency_window_seconds: Option<u64>,
+    pub(super) silent_polls: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Gpu {
+    pub(super) library: Option<String>,
+    pub(super) required: bool,
+    pub(super) interval_ms: Option<u64>,
+    pub(super) deadline_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Enclave {
+    pub(super) nitro_cli: Option<String>,
+    pub(super) required: bool,
+    pub(super) interval_ms: Option<u64>,
+    pub(super) timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Heartbeat {
+    pub(super) interval_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Drain {
+    pub(super) deadline_seconds: Option<u64>,
+    pub(super) settle_seconds: Option<u64>,
+    pub(super) unknown_grace_seconds: Option<u64>,
+}

@@ -1,0 +1,209 @@
+//! A fleet for tests, in as few words as a case needs: what is not said is ordinary and ready.
+
+use std::collections::BTreeMap;
+
+use proptest::{prelude::*, sample::subsequence};
+
+use crate::{
+    guard::PlacementRule,
+    model::{
+        EnclaveState, Framework, Health, Lifecycle, Needs, Region, RegionId, Registration, Report,
+        Standing, Timestamp,
+    },
+    snapshot::{Builder, Candidate, Level, Member, Snapshot, View, ViewKey},
+};
+
+pub(crate) const POOL: &str = "chat";
+pub(crate) const REGIONS: [&str; 3] = ["eu", "us", "ap"];
+pub(crate) const FRAMEWORKS: [&str; 3] = ["gdpr", "hipaa", "soc2"];
+
+/// A value with a change to it.
+pub(crate) fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut value);
+    value
+}
+
+pub(crate) fn names<T: From<&'static str>>(names: &[&'static str]) -> Vec<T> {
+    names.iter().map(|name| T::from(name)).collect()
+}
+
+/// A region that satisfies nothing in particular.
+pub(crate) fn region(id: &str) -> Region {
+    Region {
+        id: id.into(),
+        name: String::new(),
+        provider: None,
+        location: None,
+        endpoint: format!("http://{id}.test"),
+        frameworks: Vec::new(),
+        cost_multiplier: 1.0,
+        carbon_intensity: None,
+        max_capacity: None,
+        shards: 4,
+    }
+}
+
+/// An available, healthy, fresh instance that measured nothing.
+pub(crate) fn member(id: &str, region: &str) -> Member {
+    let registration = Registration {
+        id: id.into(),
+        region: region.into(),
+        pool: POOL.into(),
+        address: format!("{id}.test:8000"),
+        health_address: format!("{id}.test:8080"),
+        zone: None,
+        provider: None,
+        instance_type: None,
+        slots: None,
+        cost_per_hour: None,
+        frameworks: Vec::new(),
+        metadata: BTreeMap::new(),
+        registered_at: Timestamp(0),
+        generation: 2,
+    };
+    let report = Report {
+        id: id.into(),
+        region: region.into(),
+        generation: 2,
+        sequence: 7,
+        at: Timestamp(0),
+        lifecycle: Lifecycle::Available,
+        health: Health::Healthy,
+        reason: None,
+        queue_depth: None,
+        running: None,
+        avg_latency_ms: None,
+        time_to_first_token_ms: None,
+        models: Vec::new(),
+        enclave: EnclaveState::Absent,
+        gpu_utilization: None,
+        gpu_memory_free_bytes: None,
+    };
+    Member { standing: Standing { registration, report: Some(report) }, fresh: true }
+}
+
+/// A member with a change to what it registered.
+pub(crate) fn registered(id: &str, region: &str, change: impl FnOnce(&mut Registration)) -> Member {
+    with(member(id, region), |member| change(&mut member.standing.registration))
+}
+
+/// A member with a change to what it reported.
+pub(crate) fn reporting(id: &str, region: &str, change: impl FnOnce(&mut Report)) -> Member {
+    with(member(id, region), |member| {
+        if let Some(report) = &mut member.standing.report {
+            change(report);
+        }
+    })
+}
+
+/// What a router in `us` makes of them.
+pub(crate) fn snapshot(regions: Vec<Region>, members: Vec<Member>) -> Snapshot {
+    Builder::new("us".into()).build(Timestamp(1), regions, members, &BTreeMap::new())
+}
+
+/// A ready, healthy instance in `us` that measured nothing.
+pub(crate) fn candidate(id: &str) -> Candidate {
+    Candidate {
+        id: id.into(),
+        level: Level::Instance,
+        region: "us".into(),
+        pool: POOL.into(),
+        address: format!("{id}.test:8000").into(),
+        ready: true,
+        zone: None,
+        provider: None,
+        location: None,
+        health: Health::Healthy,
+        health_score: 100.0,
+        queue_depth: None,
+        running: None,
+        avg_latency_ms: None,
+        time_to_first_token_ms: None,
+        utilization: None,
+        slots: None,
+        rtt_ms: None,
+        gpu_utilization: None,
+        gpu_memory_free_bytes: None,
+        cost_multiplier: Some(1.0),
+        cost_per_hour: None,
+        carbon_intensity: None,
+        enclave: EnclaveState::Absent,
+        frameworks: Vec::new(),
+        models: Vec::new(),
+        instances: 1,
+        healthy_instances: 1,
+    }
+}
+
+pub(crate) fn view(candidates: Vec<Candidate>) -> View {
+    let key = ViewKey { level: Level::Instance, region: Some("us".into()), pool: POOL.into() };
+    View { id: 0, key, candidates }
+}
+
+/// Some of the names, maybe none.
+pub(crate) fn some<T: From<&'static str> + std::fmt::Debug>(
+    of: &'static [&'static str],
+) -> impl Strategy<Value = Vec<T>> {
+    subsequence(of, 0..=of.len()).prop_map(|chosen| names(&chosen))
+}
+
+pub(crate) fn some_needs() -> impl Strategy<Value = Needs> {
+    let rarely = || prop::bool::weighted(0.1);
+    (some(&FRAMEWORKS), some(&REGIONS), rarely(), rarely(), rarely()).prop_map(
+        |(frameworks, allowed_regions, enclave, attested, contradictory)| Needs {
+            frameworks,
+            allowed_regions,
+            enclave,
+            attested,
+            contradictory,
+        },
+    )
+}
+
+pub(crate) fn some_rules() -> impl Strategy<Value = Vec<PlacementRule>> {
+    let rule = (some(&FRAMEWORKS), some(&REGIONS)).prop_map(|(frameworks, allowed_regions)| {
+        PlacementRule { name: "rule".to_owned(), frameworks, allowed_regions }
+    });
+    prop::collection::vec(rule, 0..3)
+}
+
+pub(crate) fn some_health() -> impl Strategy<Value = Health> {
+    prop::sample::select(vec![Health::Healthy, Health::Degraded, Health::Unhealthy])
+}
+
+pub(crate) fn some_enclave() -> impl Strategy<Value = EnclaveState> {
+    use EnclaveState::{Absent, Attested, Running};
+    prop::sample::select(vec![Absent, Running, Attested])
+}
+
+/// Instances of any kind, in any of the regions; named by their place in the list.
+pub(crate) fn some_candidates(most: usize) -> impl Strategy<Value = Vec<Candidate>> {
+    let one = (
+        prop::bool::weighted(0.8),
+        prop::sample::select(REGIONS.to_vec()),
+        some::<Framework>(&FRAMEWORKS),
+        some::<String>(&["llama", "mixtral"]),
+        some_enclave(),
+        some_health(),
+        prop::option::of(0.0..30.0),
+        prop::option::of(0.0..2_000.0),
+    );
+    prop::collection::vec(one, 0..most).prop_map(|all| {
+        let named = all.into_iter().enumerate().map(|(i, one)| {
+            let (ready, region, frameworks, models, enclave, health, queue_depth, latency) = one;
+            Candidate {
+                ready,
+                region: RegionId::from(region),
+                frameworks,
+                models,
+                enclave,
+                health,
+                health_score: health.score(),
+                queue_depth,
+                avg_latency_ms: latency,
+                ..candidate(&format!("i-{i}"))
+            }
+        });
+        named.collect()
+    })
+}

@@ -1,0 +1,25 @@
+//! The data plane: one thread per core, each with its own listener, upstream connections, policy
+//! instances and counters. Threads share the fleet's snapshot, the in-flight counts and nothing else, and
+//! wait for nothing off the data path.
+//!
+//! ```text
+//!  accept ─► receive ─► understand ─► choose region ─► choose instance ─► attempt ─┐
+//!            head, body  facts, route   ▲    policies       ▲  policies       │     │
+//!                                       │                   └──── failed ◄────┤     │
+//!                                       └───────── region failed ◄────────────┘     ▼
+//!                                                                         stream, finish
+//! ```
+
+mod body;
+mod facts;
+mod hop;
+mod journey;
+mod listen;
+mod receive;
+mod shard;
+mod stats;
+mod upstream;
+
+pub use facts::RequestHeaders;
+pub use listen::{Threads, start};
+pub use stats::{Stats, Totals};

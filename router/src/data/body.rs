@@ -1,0 +1,206 @@
+//! Bodies on their way: a client's, kept or streamed, and an upstream's, with what ends when it ends.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::journey::Flight;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's body on its way to an upstream.
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    /// Kept whole, so that it can be sent again.
+    Whole(Option<Bytes>),
+    /// Too long to keep: what was read of it, then the rest as it comes.
+    Streamed { start: Option<Bytes>, rest: Limited },
+}
+
+/// The rest of a long body, within its bounds.
+#[derive(Debug)]
+pub(super) struct Limited {
+    pub body: Incoming,
+    /// Bytes that may still come.
+    pub left: u64,
+    pub idle: Idle,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { start, rest } => match start.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => rest.poll_frame(cx),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_none(),
+            Self::Streamed { start, rest } => start.is_none() && rest.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Streamed { start, rest } => {
+                let kept = start.as_ref().map_or(0, |b| b.len() as u64);
+                let rest = rest.body.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(kept + rest.lower());
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(kept + upper);
+                }
+                hint
+            }
+        }
+    }
+}
+
+impl Limited {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.idle.poll_expired(cx));
+                return Poll::Ready(Some(Err("the client stopped sending its body".into())));
+            }
+        };
+        self.idle.moved();
+        match frame {
+            Some(Ok(frame)) => {
+                let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match self.left.checked_sub(len) {
+                    Some(left) => self.left = left,
+                    None => return Poll::Ready(Some(Err("the body is over its limit".into()))),
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(e)) => Poll::Ready(Some(Err(e.into()))),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+/// A response's body on its way to the client. What the request held ends with it.
+#[derive(Debug)]
+pub(super) enum ResponseBody {
+    Ours(Option<Bytes>),
+    Upstream { body: Incoming, idle: Idle, flight: Flight },
+}
+
+impl From<Bytes> for ResponseBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Ours(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let (body, idle, flight) = match self.get_mut() {
+            Self::Ours(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Upstream { body, idle, flight } => (body, idle, flight),
+        };
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                idle.moved();
+                if body.is_end_stream() {
+                    flight.completed();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(e))) => {
+                flight.broken(&e);
+                Poll::Ready(Some(Err(e.into())))
+            }
+            Poll::Ready(None) => {
+                flight.completed();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(idle.poll_expired(cx));
+                let e = "the upstream stopped sending its response";
+                flight.broken(&e);
+                Poll::Ready(Some(Err(e.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Ours(bytes) => bytes.is_none(),
+            Self::Upstream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Ours(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+/// Notices when nothing moves for too long. It arms a timer only once it has to wait, and only once: a
+/// stream that moves costs a look at the clock.
+#[derive(Debug)]
+pub(super) struct Idle {
+    limit: Duration,
+    moved: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, moved: Instant::now(), timer: None }
+    }
+
+    fn moved(&mut self) {
+        if self.timer.is_some() {
+            self.moved = Instant::now();
+        }
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let timer = self.timer.get_or_insert_with(|| {
+            self.moved = Instant::now();
+            Box::pin(tokio::time::sleep(limit))
+        });
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let until = self.moved + limit;
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until.into());
+        }
+    }
+}
+
+/// Nothing can go wrong in a service: what goes wrong is a response.
+pub(super) type Never = Infallible;

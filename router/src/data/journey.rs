@@ -1,0 +1,421 @@
+//! A request's way, from its first byte to the end of its response.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
+use http_body::Body;
+use hyper::body::Incoming;
+use mrgc_fleet::{
+    guard,
+    model::{PoolId, RegionId},
+    routing::NoRoute,
+};
+
+use super::{
+    body::{Idle, Never, RequestBody, ResponseBody},
+    hop::Hop,
+    receive::{self, Received},
+    shard::Shard,
+    stats::Stats,
+    upstream::{self, Connection, SendError},
+};
+use crate::{
+    flight::{InFlight, Slot},
+    problem::{NO_CAPACITY, Refusal},
+};
+
+const INSTANCE: HeaderName = HeaderName::from_static("x-mrgc-instance");
+const REGION: HeaderName = HeaderName::from_static("x-mrgc-region");
+const DECISION: HeaderName = HeaderName::from_static("x-mrgc-decision");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-mrgc-attempts");
+const POLICIES: HeaderName = HeaderName::from_static("x-mrgc-policies");
+
+/// Serves one request. What goes wrong is a response, too.
+pub(super) async fn serve(
+    shard: Rc<Shard>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Never> {
+    let started = Instant::now();
+    if request.method() == Method::GET && request.uri().path() == "/health" {
+        return Ok(shard.common.health.response().map(ResponseBody::from));
+    }
+    Stats::count(&shard.stats.requests);
+    let (answer, decision) = match receive::receive(&shard, request).await {
+        Ok(received) => {
+            let mut journey = Journey::new(&shard, received, started);
+            let answer = journey.run().await;
+            (answer, journey.decision)
+        }
+        Err(refusal) => (Err(refusal), shard.next_decision()),
+    };
+    Ok(finish(&shard, answer, decision, started))
+}
+
+/// The one place where a request's answer leaves: marked and counted.
+fn finish(
+    shard: &Shard,
+    answer: Result<Response<ResponseBody>, Refusal>,
+    decision: String,
+    started: Instant,
+) -> Response<ResponseBody> {
+    let mut response = answer.unwrap_or_else(|refusal| {
+        tracing::debug!(decision, kind = refusal.kind(), "refused: {refusal}");
+        refusal.response().map(ResponseBody::from)
+    });
+    if let Ok(decision) = HeaderValue::from_maybe_shared(bytes::Bytes::from(decision)) {
+        response.headers_mut().insert(DECISION, decision);
+    }
+    shard.stats.answered(response.status(), started.elapsed().as_micros() as u64);
+    response
+}
+
+/// Where a request stands.
+struct Journey<'a> {
+    shard: &'a Rc<Shard>,
+    received: Received,
+    decision: String,
+    deadline: Instant,
+    deadline_ms: u64,
+    attempts_left: usize,
+    attempts: usize,
+    /// Regions that cannot be tried any more; with a hop's, those before us.
+    regions_tried: Vec<RegionId>,
+    /// What the last failed attempt said.
+    last: Option<String>,
+    /// Why a decision found no candidate.
+    no_route: NoRoute,
+}
+
+/// What came of one attempt, or of all in one region.
+enum Step {
+    Answered(Response<ResponseBody>),
+    /// It failed before anything reached the client: the next may be tried.
+    Next,
+}
+
+impl<'a> Journey<'a> {
+    fn new(shard: &'a Rc<Shard>, received: Received, started: Instant) -> Self {
+        let limits = &shard.config().limits;
+        let route = &shard.table().routes[received.route];
+        let hop = received.hop.as_ref();
+        let asked_ms = hop.map(|h| h.deadline_ms).or(received.facts.deadline_ms.map(u64::from));
+        let deadline_ms = asked_ms.unwrap_or(u64::MAX).min(limits.deadline_ms);
+        let most = route.attempts.unwrap_or(limits.attempts);
+        Self {
+            shard,
+            decision: hop.map_or_else(|| shard.next_decision(), |h| h.decision.clone()),
+            deadline: started + Duration::from_millis(deadline_ms),
+            deadline_ms,
+            attempts_left: hop.map_or(most, |h| h.attempts_left.min(most)),
+            attempts: 0,
+            regions_tried: hop.map(|h| h.regions_tried.clone()).unwrap_or_default(),
+            last: None,
+            no_route: NoRoute::NoneReady,
+            received,
+        }
+    }
+
+    async fn run(&mut self) -> Result<Response<ResponseBody>, Refusal> {
+        if self.regions_tried.contains(&self.shard.fleet().snapshot.home) {
+            return Err(Refusal::Loop);
+        }
+        for pool in receive::pools(self.shard, &self.received)? {
+            let step = match self.received.hop {
+                // Whoever forwarded it to us chose this region, and goes on to the next one by itself.
+                Some(_) => self.try_instances(&pool).await,
+                None => self.try_regions(&pool).await,
+            };
+            if let Step::Answered(response) = step {
+                return Ok(response);
+            }
+            if self.is_spent() {
+                break;
+            }
+        }
+        Err(self.refusal())
+    }
+
+    /// Regions that have the pool, best first.
+    async fn try_regions(&mut self, pool: &PoolId) -> Step {
+        let fleet = self.shard.fleet();
+        let Some(view) = fleet.snapshot.regions_with(pool) else { return Step::Next };
+        let (route, facts) = (self.received.route, &self.received.facts);
+        let regions = match self.shard.decide(route, &fleet, view, facts, view.candidates.len()) {
+            Ok(regions) => regions,
+            Err(reason) => return self.no_route(reason),
+        };
+        for index in regions.as_slice() {
+            let region = &view.candidates[*index as usize];
+            let slot = &fleet.slots(view)[*index as usize];
+            let step = if region.region == fleet.snapshot.home {
+                self.try_instances(pool).await
+            } else {
+                self.try_peer(&region.region, &region.address, slot).await
+            };
+            if matches!(step, Step::Answered(_)) || self.is_spent() {
+                return step;
+            }
+            self.regions_tried.push(region.region.clone());
+        }
+        Step::Next
+    }
+
+    /// Instances of the pool in this region, best first.
+    async fn try_instances(&mut self, pool: &PoolId) -> Step {
+        let fleet = self.shard.fleet();
+        let Some(view) = fleet.snapshot.instances_at_home(pool) else { return Step::Next };
+        let (route, facts) = (self.received.route, &self.received.facts);
+        let order = match self.shard.decide(route, &fleet, view, facts, self.attempts_left) {
+            Ok(order) => order,
+            Err(reason) => return self.no_route(reason),
+        };
+        for index in order.as_slice() {
+            let instance = &view.candidates[*index as usize];
+            let slot = &fleet.slots(view)[*index as usize];
+            let Some(request) = self.outgoing() else { return Step::Next };
+            match self.attempt(&instance.address, slot, request).await {
+                Some((mut response, flight)) => {
+                    receive::forget_ours(response.headers_mut());
+                    if self.is_worth_retrying(response.status(), &instance.id) {
+                        continue;
+                    }
+                    self.mark(response.headers_mut(), &instance.id, &fleet.snapshot.home);
+                    return Step::Answered(self.pass_on(response, flight));
+                }
+                None if self.is_spent() => return Step::Next,
+                None => {}
+            }
+        }
+        Step::Next
+    }
+
+    /// Another region, through its router.
+    async fn try_peer(&mut self, region: &RegionId, endpoint: &str, slot: &Arc<Slot>) -> Step {
+        let Some(key) = self.shard.config().peers.key.clone() else {
+            return self.failed(format!("{region} cannot be reached: no [peers] key is set"));
+        };
+        let Some(address) = address_of(endpoint) else {
+            return self.failed(format!("{region}: `{endpoint}` is not an http:// URL"));
+        };
+        let mut regions_tried = self.regions_tried.clone();
+        regions_tried.push(self.shard.fleet().snapshot.home.clone());
+        let hop = Hop {
+            facts: self.received.facts.clone(),
+            route: self.shard.table().routes[self.received.route].name.clone(),
+            attempts_left: self.attempts_left,
+            deadline_ms: self.left().as_millis() as u64,
+            regions_tried,
+            decision: self.decision.clone(),
+        };
+        let Some(mut request) = self.outgoing() else { return Step::Next };
+        if !hop.write(request.headers_mut(), &key) {
+            return self.failed(format!("{region}: the request's facts do not fit in a header"));
+        }
+        Stats::count(&self.shard.stats.forwarded_to_peers);
+        let Some((mut response, flight)) = self.attempt(&address, slot, request).await else {
+            return Step::Next;
+        };
+        let headers = response.headers_mut();
+        if headers.contains_key(NO_CAPACITY) {
+            return self.failed(format!("{region} has no capacity"));
+        }
+        let theirs = headers.get(ATTEMPTS).and_then(|v| v.to_str().ok()?.parse().ok());
+        self.attempts += theirs.unwrap_or(1usize).saturating_sub(1);
+        headers.insert(ATTEMPTS, self.attempts.into());
+        Step::Answered(self.pass_on(response, flight))
+    }
+
+    /// One attempt: counted in flight from here to the end of its response's body.
+    async fn attempt(
+        &mut self,
+        address: &Arc<str>,
+        slot: &Arc<Slot>,
+        request: Request<RequestBody>,
+    ) -> Option<(Response<Incoming>, Flight)> {
+        if self.attempts > 0 {
+            Stats::count(&self.shard.stats.retries);
+        }
+        self.attempts += 1;
+        self.attempts_left -= 1;
+        let facts = &self.received.facts;
+        let tokens = u64::from(facts.prompt_tokens.unwrap_or(0)) + u64::from(facts.max_tokens.unwrap_or(0));
+        let in_flight = InFlight::new(slot, tokens);
+        let limits = &self.shard.config().limits;
+        let first_byte = Duration::from_millis(limits.first_byte_timeout_ms).min(self.left());
+        let idle = &self.shard.idle;
+        match upstream::send(idle, address, request, limits.connect_timeout(), first_byte).await {
+            Ok((response, connection)) => {
+                slot.forgive();
+                let shard = self.shard.clone();
+                let address = address.clone();
+                let connection = Some(connection);
+                Some((response, Flight { shard, address, connection, done: false, _in_flight: in_flight }))
+            }
+            Err(error) => {
+                self.last = Some(error.to_string());
+                tracing::info!(decision = self.decision, "attempt failed: {error}");
+                if let SendError::Connect { request, .. } = error {
+                    Stats::count(&self.shard.stats.connect_failures);
+                    Stats::count(&self.shard.stats.ejections);
+                    slot.eject(self.shard.common.clock.now_ms());
+                    self.received.body.unsent(request.into_body());
+                }
+                None
+            }
+        }
+    }
+
+    /// The request as it goes out, if its body can still be sent.
+    fn outgoing(&mut self) -> Option<Request<RequestBody>> {
+        let Some(body) = self.received.body.send() else {
+            self.attempts_left = 0;
+            return None;
+        };
+        let head = &self.received.head;
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = head.headers.clone();
+        *request.uri_mut() = origin_form(&head.uri);
+        if let Some(authority) = head.uri.authority() {
+            if !head.headers.contains_key(header::HOST) {
+                let host = HeaderValue::from_str(authority.as_str()).ok()?;
+                request.headers_mut().insert(header::HOST, host);
+            }
+        }
+        Some(request)
+    }
+
+    /// An instance that is itself behind a failing gateway, or sheds load, is not the last word while
+    /// attempts are left.
+    fn is_worth_retrying(&mut self, status: StatusCode, instance: &str) -> bool {
+        let again = matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        if again {
+            self.last = Some(format!("{instance} answered {status}"));
+        }
+        again && !self.is_spent()
+    }
+
+    fn pass_on(&self, mut response: Response<Incoming>, mut flight: Flight) -> Response<ResponseBody> {
+        receive::forget_hop_headers(response.headers_mut());
+        if response.body().is_end_stream() {
+            flight.completed();
+        }
+        let idle = Duration::from_millis(self.shard.config().limits.idle_timeout_ms);
+        response.map(|body| ResponseBody::Upstream { body, idle: Idle::new(idle), flight })
+    }
+
+    fn mark(&self, headers: &mut HeaderMap, instance: &str, region: &RegionId) {
+        for (name, value) in [(INSTANCE, instance), (REGION, region.as_str())] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(ATTEMPTS, self.attempts.into());
+        headers.insert(POLICIES, self.shard.label(self.received.route));
+    }
+
+    fn no_route(&mut self, reason: NoRoute) -> Step {
+        self.no_route = reason;
+        Step::Next
+    }
+
+    fn failed(&mut self, why: String) -> Step {
+        self.last = Some(why);
+        Step::Next
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn is_spent(&self) -> bool {
+        self.attempts_left == 0 || self.left().is_zero()
+    }
+
+    /// Why the request ends here unserved.
+    fn refusal(&mut self) -> Refusal {
+        let facts = &self.received.facts;
+        if self.left().is_zero() {
+            let last = self.last.take().unwrap_or_else(|| "none was made".into());
+            return Refusal::Deadline { ms: self.deadline_ms, last };
+        }
+        if self.attempts > 0 {
+            let last = self.last.take().unwrap_or_else(|| "it gave no reason".into());
+            return Refusal::AllFailed { attempts: self.attempts, last };
+        }
+        let fleet = self.shard.fleet();
+        let rules = &self.shard.config().placement;
+        if !facts.needs.is_empty() && !guard::could_comply(&facts.needs, rules, &fleet.snapshot) {
+            return Refusal::CannotComply { needs: describe(&facts.needs) };
+        }
+        Refusal::NoCapacity { reason: self.no_route.clone() }
+    }
+}
+
+fn describe(needs: &mrgc_fleet::model::Needs) -> String {
+    serde_json::to_string(needs).unwrap_or_default()
+}
+
+/// `host:port` of an `http://` URL.
+fn address_of(endpoint: &str) -> Option<Arc<str>> {
+    let uri: Uri = endpoint.parse().ok()?;
+    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"))?;
+    match authority.port_u16() {
+        Some(_) => Some(authority.as_str().into()),
+        None => Some(format!("{}:80", authority.host()).into()),
+    }
+}
+
+/// What an origin server gets: path and query.
+fn origin_form(uri: &Uri) -> Uri {
+    if uri.authority().is_none() {
+        return uri.clone();
+    }
+    uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| path.clone().into())
+}
+
+/// What a request holds until its response's body has ended.
+#[derive(Debug)]
+pub(super) struct Flight {
+    shard: Rc<Shard>,
+    address: Arc<str>,
+    connection: Option<Connection>,
+    done: bool,
+    _in_flight: InFlight,
+}
+
+impl Flight {
+    /// The body has ended: the connection can carry another request.
+    pub fn completed(&mut self) {
+        self.done = true;
+        if let Some(connection) = self.connection.take() {
+            let most = self.shard.config().limits.idle_connections;
+            self.shard.idle.borrow_mut().keep(&self.address, connection, most);
+        }
+    }
+
+    /// The upstream broke off in the middle: the client has seen part of it, so nobody else is tried.
+    pub fn broken(&mut self, error: &dyn std::fmt::Display) {
+        self.done = true;
+        tracing::info!(address = &*self.address, "response broke off: {error}");
+    }
+}
+
+impl Drop for Flight {
+    /// A body dropped before its end: the client went away. The connection closes, which tells the upstream.
+    fn drop(&mut self) {
+        if !self.done {
+            Stats::count(&self.shard.stats.client_gone);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Taking a request in: its body within bounds, its facts, its route, and what it needs.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, Request, header, request::Parts};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use mrgc_fleet::model::{self, PoolId};
+use sha2::{Digest, Sha256};
+
+use super::{
+    body::{Idle, Limited, RequestBody},
+    facts,
+    hop::Hop,
+    shard::Shard,
+};
+use crate::problem::Refusal;
+
+/// A request, understood.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub head: Parts,
+    pub body: Kept,
+    pub facts: model::Request,
+    pub route: usize,
+    pub hop: Option<Hop>,
+}
+
+/// A request's body: kept, so that it can be sent again, or too long for that.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Whole(Bytes),
+    /// Gone once it was sent.
+    Streamed(Option<RequestBody>),
+}
+
+impl Kept {
+    /// The body to send, if it can be (again).
+    pub fn send(&mut self) -> Option<RequestBody> {
+        match self {
+            Self::Whole(bytes) => {
+                Some(RequestBody::Whole(Some(bytes.clone()).filter(|bytes| !bytes.is_empty())))
+            }
+            Self::Streamed(body) => body.take(),
+        }
+    }
+
+    /// A body that came back unsent.
+    pub fn unsent(&mut self, body: RequestBody) {
+        if let Self::Streamed(gone) = self {
+            *gone = Some(body);
+        }
+    }
+}
+
+pub(super) async fn receive(shard: &Shard, request: Request<Incoming>) -> Result<Received, Refusal> {
+    let (mut head, body) = request.into_parts();
+    let hop = Hop::read(&head.headers, shard.config().peers.key.as_deref())?;
+    let body = keep(shard, body).await?;
+    let (start, whole) = match &body {
+        Kept::Whole(bytes) => (bytes.as_ref(), true),
+        Kept::Streamed(Some(RequestBody::Streamed { start: Some(start), .. })) => (start.as_ref(), false),
+        Kept::Streamed(_) => (&[][..], false),
+    };
+    let mut facts = match &hop {
+        Some(hop) => hop.facts.clone(),
+        None => {
+            let mut facts = facts::from_headers(&head.headers)?;
+            facts::from_body(&mut facts, &head.headers, start, whole)?;
+            add_tenant(shard, &head.headers, &mut facts);
+            facts
+        }
+    };
+    let route = find_route(shard, head.uri.path(), &facts, hop.as_ref())?;
+    facts.needs.add(&shard.table().routes[route].needs);
+    forget_private_headers(&mut head.headers);
+    Ok(Received { head, body, facts, route, hop })
+}
+
+/// Reads the body up to the bound within which it can be kept.
+async fn keep(shard: &Shard, mut body: Incoming) -> Result<Kept, Refusal> {
+    let limits = &shard.config().limits;
+    let too_large = || Refusal::BodyTooLarge { limit: limits.body_bytes };
+    if body.is_end_stream() {
+        return Ok(Kept::Whole(Bytes::new()));
+    }
+    if body.size_hint().lower() > limits.body_bytes {
+        return Err(too_large());
+    }
+    let idle = Duration::from_millis(limits.idle_timeout_ms);
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(idle, body.frame())
+            .await
+            .map_err(|_| Refusal::BodyTimeout { idle_ms: limits.idle_timeout_ms })?;
+        let data = match frame {
+            None => break,
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(e)) => return Err(Refusal::BadRequest(format!("the body broke off: {e}"))),
+        };
+        // The one frame of a short body is kept as it came, without a copy.
+        if first.is_empty() && more.is_empty() {
+            first = data;
+        } else {
+            more.extend_from_slice(&std::mem::take(&mut first));
+            more.extend_from_slice(&data);
+        }
+        let len = first.len() + more.len();
+        if len > limits.buffered_body_bytes {
+            let left = limits.body_bytes.checked_sub(len as u64).ok_or_else(too_large)?;
+            let start = Some(join(first, more));
+            let rest = Limited { body, left, idle: Idle::new(idle) };
+            return Ok(Kept::Streamed(Some(RequestBody::Streamed { start, rest })));
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    Ok(Kept::Whole(join(first, more)))
+}
+
+fn join(first: Bytes, more: BytesMut) -> Bytes {
+    if more.is_empty() { first } else { more.freeze() }
+}
+
+/// A tenant's needs are its requests', whatever they say.
+fn add_tenant(shard: &Shard, headers: &HeaderMap, facts: &mut model::Request) {
+    if shard.common.tenants.is_empty() {
+        return;
+    }
+    let key = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+        .map(|key| <[u8; 32]>::from(Sha256::digest(key)));
+    let tenant = key.and_then(|digest| shard.common.tenants.get(&digest));
+    if let Some(tenant) = tenant.map(|i| &shard.config().tenants[*i]) {
+        facts.tenant = Some(tenant.name.clone());
+        facts.needs.add(&tenant.needs);
+        facts.priority = facts.priority.saturating_add(tenant.priority);
+    }
+}
+
+fn find_route(
+    shard: &Shard,
+    path: &str,
+    facts: &model::Request,
+    hop: Option<&Hop>,
+) -> Result<usize, Refusal> {
+    let routes = &shard.table().routes;
+    let named = hop.and_then(|hop| routes.iter().position(|route| route.name == hop.route));
+    let model = facts.model.as_deref();
+    named
+        .or_else(|| routes.iter().position(|r| r.matches.path(path) && r.matches.model(model)))
+        .ok_or_else(|| Refusal::NoSuchRoute { path: path.to_owned() })
+}
+
+/// The pools to try, in order: the route's own or those that serve the model, then the fallback.
+pub(super) fn pools(shard: &Shard, received: &Received) -> Result<Vec<PoolId>, Refusal> {
+    let route = &shard.table().routes[received.route];
+    let fleet = shard.fleet();
+    let mut pools = match (&route.pool, &received.facts.model) {
+        (Some(pool), _) => vec![pool.clone()],
+        (None, Some(model)) => {
+            let serving = fleet.snapshot.pools_serving(model);
+            if serving.is_empty() && route.fallback.is_none() {
+                return Err(Refusal::UnknownModel { model: model.clone() });
+            }
+            serving.to_vec()
+        }
+        (None, None) => {
+            let all: Vec<_> = fleet.snapshot.pools().cloned().collect();
+            if all.len() > 1 {
+                let names: Vec<_> = all.iter().map(PoolId::as_str).collect();
+                return Err(Refusal::NoModel { pools: names.join(", ") });
+            }
+            all
+        }
+    };
+    pools.extend(route.fallback.clone().filter(|pool| !pools.contains(pool)));
+    Ok(pools)
+}
+
+/// Removes what is between this hop and the last one, or between client and router.
+fn forget_private_headers(headers: &mut HeaderMap) {
+    forget_hop_headers(headers);
+    headers.remove(header::EXPECT);
+    forget_ours(headers);
+}
+
+/// Removes every header of our own.
+pub(super) fn forget_ours(headers: &mut HeaderMap) {
+    let is_ours = |name: &&HeaderName| name.as_str().starts_with("x-mrgc-");
+    while let Some(name) = headers.keys().find(is_ours).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Removes what concerns one connection only (RFC 9110, section 7.6.1).
+pub(super) fn forget_hop_headers(headers: &mut HeaderMap) {
+    if let Some(connection) = headers.remove(header::CONNECTION) {
+        for name in connection.to_str().unwrap_or_default().split(',') {
+            headers.remove(name.trim());
+        }
+    }
+    for name in [header::TRANSFER_ENCODING, header::TE, header::TRAILER, header::UPGRADE] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+}

@@ -1,0 +1,180 @@
+//! One data thread's own state: nothing here is shared, so nothing is locked.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use mrgc_fleet::{
+    model::Request,
+    routing::{self, Attempts, NoRoute, Question, Scratch},
+    snapshot::{Level, View},
+};
+
+use super::{stats::Stats, upstream};
+use crate::{
+    config::Config,
+    flight::{Clock, FleetView},
+    health::HealthBoard,
+    policies::{Deck, Handle, RouteTable, translate::Moment},
+};
+
+/// What all data threads are started with.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    pub config: Arc<Config>,
+    pub conductor: Handle,
+    pub clock: Clock,
+    pub health: HealthBoard,
+    /// Tenants by the digest of their key.
+    pub tenants: Arc<HashMap<[u8; 32], usize>>,
+    /// Starts every decision's id, so that two routers' never meet.
+    pub node: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub thread: usize,
+    pub common: Common,
+    pub stats: Arc<Stats>,
+    pub idle: RefCell<upstream::Idle>,
+    deck: RefCell<Deck>,
+    scratch: RefCell<Scratch>,
+    /// Decisions so far, by view.
+    numbers: RefCell<Vec<u64>>,
+    decisions: Cell<u64>,
+    seed: Cell<u64>,
+}
+
+impl Shard {
+    pub fn new(thread: usize, common: Common, stats: Arc<Stats>, deck: Deck) -> Self {
+        let seed = now_ms() ^ (u64::from(common.node) << 32) ^ thread as u64;
+        Self {
+            thread,
+            common,
+            stats,
+            idle: RefCell::default(),
+            deck: RefCell::new(deck),
+            scratch: RefCell::default(),
+            numbers: RefCell::default(),
+            decisions: Cell::new(0),
+            seed: Cell::new(seed),
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.common.config
+    }
+
+    pub fn table(&self) -> &Arc<RouteTable> {
+        self.common.conductor.table()
+    }
+
+    /// The fleet as this thread sees it now.
+    pub fn fleet(&self) -> Arc<FleetView> {
+        self.deck.borrow().fleet.clone()
+    }
+
+    /// The versions that decide on a route, for a response's header.
+    pub fn label(&self, route: usize) -> http::HeaderValue {
+        self.deck.borrow().labels[route].clone()
+    }
+
+    /// Takes a new deck and gives the old one back.
+    pub fn take(&self, deck: Deck) {
+        let old = self.deck.replace(deck);
+        self.common.conductor.give_back(self.thread, old);
+    }
+
+    /// An id for the next decision, unique over routers and restarts for all practical purposes.
+    pub fn next_decision(&self) -> String {
+        let number = self.decisions.get();
+        self.decisions.set(number + 1);
+        format!("{:08x}-{:x}-{number:x}", self.common.node, self.thread)
+    }
+
+    /// Asks the route's policies where among a view's candidates the request should go.
+    pub fn decide(
+        &self,
+        route: usize,
+        fleet: &FleetView,
+        view: &View,
+        facts: &Request,
+        attempts: usize,
+    ) -> Result<Attempts, NoRoute> {
+        let at = Moment { number: self.count(view.id), time_ms: now_ms(), seed: self.next_seed() };
+        let table = self.table();
+        let part = table.part(route, view.key.level);
+        let question = Question {
+            view,
+            request: facts,
+            rules: &self.config().placement,
+            weights: &part.weights,
+            picker: picker(table, route, view.key.level),
+            seed: at.seed,
+            attempts,
+        };
+        let slots = fleet.slots(view);
+        let clock_ms = self.common.clock.now_ms();
+        let live = |index: u32| slots.get(index as usize).map(|s| s.live(clock_ms)).unwrap_or_default();
+        let unmasked = |index: u32| routing::Live { masked: false, ..live(index) };
+
+        let mut deck = self.deck.borrow_mut();
+        // A deck dealt while this request was on its way has observed other views.
+        let same_fleet = std::ptr::eq(Arc::as_ptr(&deck.fleet), fleet);
+        let mut died = false;
+        let mut score = |policy: usize, picks: &[u32], loads: routing::Loads<'_>| {
+            let seat = &mut deck.seats[part.seats[policy]];
+            let scores = match same_fleet {
+                true => seat.score(self.thread, view, facts, at, picks, loads),
+                false => None,
+            };
+            if scores.is_none() {
+                Stats::count(&self.stats.native_decisions);
+                died |= seat.is_empty() && seat.version.is_some();
+            }
+            scores
+        };
+        let scratch = &mut *self.scratch.borrow_mut();
+        let mut decided = routing::decide(scratch, &question, live, &mut score);
+        if decided == Err(NoRoute::NoneReady) {
+            // With every candidate ejected, trying one beats refusing.
+            decided = routing::decide(scratch, &question, unmasked, &mut score);
+        }
+        if died {
+            self.common.conductor.seat_died(self.thread);
+        }
+        decided
+    }
+
+    fn count(&self, view: u32) -> u64 {
+        let mut numbers = self.numbers.borrow_mut();
+        let view = view as usize;
+        if numbers.len() <= view {
+            numbers.resize(view + 1, 0);
+        }
+        let number = numbers[view];
+        numbers[view] += 1;
+        number
+    }
+
+    fn next_seed(&self) -> u64 {
+        let seed = self.seed.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.seed.set(seed);
+        seed
+    }
+}
+
+/// Regions are always tried best first: the picker spreads load among instances.
+fn picker(table: &RouteTable, route: usize, level: Level) -> routing::Picker {
+    match level {
+        Level::Region => routing::Picker::Best,
+        Level::Instance => table.routes[route].picker,
+    }
+}
+
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

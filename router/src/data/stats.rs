@@ -1,0 +1,92 @@
+//! Counters of the data threads: each writes its own, a scrape adds them up.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use http::StatusCode;
+
+/// Upper bounds of the latency histogram's buckets; the last one is open.
+pub const LATENCY_BOUNDS_MS: [u64; 12] =
+    [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
+
+/// One data thread's counters, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Stats {
+    pub connections: AtomicU64,
+    pub requests: AtomicU64,
+    pub retries: AtomicU64,
+    pub connect_failures: AtomicU64,
+    pub ejections: AtomicU64,
+    pub forwarded_to_peers: AtomicU64,
+    pub native_decisions: AtomicU64,
+    pub client_gone: AtomicU64,
+    pub connections_refused: AtomicU64,
+    by_class: [AtomicU64; 5],
+    /// Time to the response's head.
+    latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
+    latency_sum_us: AtomicU64,
+}
+
+/// The sum over all threads.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Totals {
+    pub connections: u64,
+    pub requests: u64,
+    pub retries: u64,
+    pub connect_failures: u64,
+    pub ejections: u64,
+    pub forwarded_to_peers: u64,
+    pub native_decisions: u64,
+    pub client_gone: u64,
+    pub connections_refused: u64,
+    /// Responses 1xx to 5xx.
+    pub by_class: [u64; 5],
+    pub latency: [u64; LATENCY_BOUNDS_MS.len() + 1],
+    pub latency_sum_ms: f64,
+}
+
+impl Stats {
+    pub fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a response and the time to its head.
+    pub fn answered(&self, status: StatusCode, latency_us: u64) {
+        let class = (status.as_u16() / 100).clamp(1, 5) as usize - 1;
+        self.by_class[class].fetch_add(1, Relaxed);
+        let bucket = LATENCY_BOUNDS_MS.partition_point(|bound| bound * 1000 < latency_us);
+        self.latency[bucket].fetch_add(1, Relaxed);
+        self.latency_sum_us.fetch_add(latency_us, Relaxed);
+    }
+
+    pub fn total<'a>(all: impl IntoIterator<Item = &'a Self>) -> Totals {
+        let mut sum = Totals::default();
+        let mut latency_sum_us = 0;
+        for one in all {
+            for (to, from) in [
+                (&mut sum.connections, &one.connections),
+                (&mut sum.requests, &one.requests),
+                (&mut sum.retries, &one.retries),
+                (&mut sum.connect_failures, &one.connect_failures),
+                (&mut sum.ejections, &one.ejections),
+                (&mut sum.forwarded_to_peers, &one.forwarded_to_peers),
+                (&mut sum.native_decisions, &one.native_decisions),
+                (&mut sum.client_gone, &one.client_gone),
+                (&mut sum.connections_refused, &one.connections_refused),
+                (&mut latency_sum_us, &one.latency_sum_us),
+            ] {
+                *to += from.load(Relaxed);
+            }
+            add(&mut sum.by_class, &one.by_class);
+            add(&mut sum.latency, &one.latency);
+        }
+        sum.latency_sum_ms = latency_sum_us as f64 / 1000.0;
+        sum
+    }
+}
+
+fn add(to: &mut [u64], from: &[AtomicU64]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from.load(Relaxed);
+    }
+}

@@ -1,0 +1,131 @@
+//! What this router knows of each candidate from its own traffic, fresher than any snapshot: requests in
+//! flight, and whether it has just failed to connect. Shared by all data threads, as atomics.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use mrgc_fleet::{
+    routing::Live,
+    snapshot::{Candidate, Level, Snapshot, View},
+};
+
+/// How long a candidate stays out after its first failed connection; each further one doubles it.
+const FIRST_EJECTION_MS: u64 = 2_000;
+const LONGEST_EJECTION_MS: u64 = 60_000;
+
+/// Counts of one candidate. They outlive snapshots.
+#[derive(Debug, Default)]
+pub struct Slot {
+    in_flight: AtomicU32,
+    in_flight_tokens: AtomicU64,
+    /// By the router's own clock ([`Clock`]); 0 when not ejected.
+    ejected_until_ms: AtomicU64,
+    ejections: AtomicU32,
+}
+
+impl Slot {
+    pub fn live(&self, now_ms: u64) -> Live {
+        Live {
+            in_flight: self.in_flight.load(Relaxed),
+            in_flight_tokens: self.in_flight_tokens.load(Relaxed),
+            masked: self.ejected_until_ms.load(Relaxed) > now_ms,
+        }
+    }
+
+    /// Takes the candidate out for a while, longer each time in a row.
+    pub fn eject(&self, now_ms: u64) {
+        let times = self.ejections.fetch_add(1, Relaxed).min(5);
+        let for_ms = (FIRST_EJECTION_MS << times).min(LONGEST_EJECTION_MS);
+        self.ejected_until_ms.store(now_ms + for_ms, Relaxed);
+    }
+
+    /// It answered: whatever was held against it is forgotten.
+    pub fn forgive(&self) {
+        if self.ejections.load(Relaxed) > 0 {
+            self.ejections.store(0, Relaxed);
+            self.ejected_until_ms.store(0, Relaxed);
+        }
+    }
+}
+
+/// A request in flight: counted while it lives.
+#[derive(Debug)]
+pub struct InFlight {
+    slot: Arc<Slot>,
+    tokens: u64,
+}
+
+impl InFlight {
+    pub fn new(slot: &Arc<Slot>, tokens: u64) -> Self {
+        slot.in_flight.fetch_add(1, Relaxed);
+        slot.in_flight_tokens.fetch_add(tokens, Relaxed);
+        Self { slot: slot.clone(), tokens }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.slot.in_flight.fetch_sub(1, Relaxed);
+        self.slot.in_flight_tokens.fetch_sub(self.tokens, Relaxed);
+    }
+}
+
+/// A snapshot with the slots of its candidates.
+#[derive(Debug)]
+pub struct FleetView {
+    pub snapshot: Snapshot,
+    /// By view id, then by candidate.
+    slots: Vec<Vec<Arc<Slot>>>,
+}
+
+impl FleetView {
+    pub fn slots(&self, view: &View) -> &[Arc<Slot>] {
+        self.slots.get(view.id as usize).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Every candidate's slot, so that a new snapshot goes on with the counts of the one before.
+#[derive(Debug, Default)]
+pub struct SlotTable {
+    slots: HashMap<(Level, String), Arc<Slot>>,
+}
+
+impl SlotTable {
+    /// Joins a snapshot with its slots. Those of candidates that are gone and idle are dropped.
+    pub fn join(&mut self, snapshot: Snapshot) -> FleetView {
+        let mut slots = Vec::new();
+        for view in snapshot.views() {
+            let id = view.id as usize;
+            slots.resize_with(slots.len().max(id + 1), Vec::new);
+            slots[id] = view.candidates.iter().map(|candidate| self.slot(candidate)).collect();
+        }
+        self.slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        FleetView { snapshot, slots }
+    }
+
+    fn slot(&mut self, candidate: &Candidate) -> Arc<Slot> {
+        self.slots.entry((candidate.level, candidate.id.to_string())).or_default().clone()
+    }
+}
+
+/// Milliseconds since the router started: what ejections are timed by.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock {
+    pub fn now_ms(self) -> u64 {
+        self.0.elapsed().as_millis() as u64
+    }
+}

@@ -1,0 +1,119 @@
+//! The router's own health, as load balancers see it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use mrgc_fleet::model::{RegionId, Timestamp};
+use serde::Serialize;
+
+/// What each part says of itself. Cheap to clone; written by the control plane, read by every thread.
+#[derive(Clone, Debug)]
+pub struct HealthBoard(Arc<Board>);
+
+#[derive(Debug)]
+struct Board {
+    region: RegionId,
+    draining: AtomicBool,
+    checks: ArcSwap<BTreeMap<&'static str, Check>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Ok,
+    /// It serves, but somebody should look.
+    Degraded,
+    /// Nothing can be served.
+    Error,
+}
+
+impl Check {
+    pub fn ok() -> Self {
+        Self { status: Status::Ok, reason: None }
+    }
+
+    pub fn degraded(reason: impl Into<String>) -> Self {
+        Self { status: Status::Degraded, reason: Some(reason.into()) }
+    }
+
+    pub fn error(reason: impl Into<String>) -> Self {
+        Self { status: Status::Error, reason: Some(reason.into()) }
+    }
+}
+
+/// The shape of `GET /health`.
+#[derive(Debug, Serialize)]
+pub struct Health {
+    pub timestamp: Timestamp,
+    pub status: &'static str,
+    pub region: RegionId,
+    pub checks: BTreeMap<&'static str, Check>,
+}
+
+impl HealthBoard {
+    pub fn new(region: RegionId) -> Self {
+        let checks = ArcSwap::default();
+        Self(Arc::new(Board { region, draining: AtomicBool::new(false), checks }))
+    }
+
+    /// Sets what a part says; the last word stands.
+    pub fn set(&self, part: &'static str, check: Check) {
+        self.0.checks.rcu(|checks| {
+            let mut checks = BTreeMap::clone(checks);
+            checks.insert(part, check.clone());
+            checks
+        });
+    }
+
+    pub fn get(&self, part: &str) -> Option<Check> {
+        self.0.checks.load().get(part).cloned()
+    }
+
+    /// From now on load balancers are told to send no more.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Relaxed);
+    }
+
+    pub fn report(&self, at: Timestamp) -> (StatusCode, Health) {
+        let checks = BTreeMap::clone(&self.0.checks.load());
+        let has = |status| checks.values().any(|check| check.status == status);
+        let (code, status) = if self.0.draining.load(Relaxed) {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining")
+        } else if has(Status::Error) {
+            (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
+        } else if has(Status::Degraded) {
+            (StatusCode::OK, "degraded")
+        } else {
+            (StatusCode::OK, "healthy")
+        };
+        (code, Health { timestamp: at, status, region: self.0.region.clone(), checks })
+    }
+
+    pub fn response(&self) -> Response<Bytes> {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        let (status, health) = self.report(Timestamp(now));
+        let body = serde_json::to_vec(&health).unwrap_or_default();
+        let mut response = Response::new(body.into());
+        *response.status_mut() = status;
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    }
+}
