@@ -13,6 +13,7 @@ use mrgc_settings::Problems;
 use mrgc_store::StoreConfig;
 use serde::{Deserialize, Serialize};
 
+pub use check::is_policy_name;
 pub use route::{LevelChoice, Match, Route, RoutePolicy, Tenant};
 
 /// The whole configuration. Every key has a default but `region`.

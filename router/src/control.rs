@@ -1,0 +1,49 @@
+//! The operator's API, on a listener of its own.
+
+mod api;
+mod dry_run;
+mod metrics;
+mod uploads;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    config::Config, data::Threads, flight::Clock, health::HealthBoard, policies::Handle,
+};
+
+pub use uploads::Uploads;
+
+/// What the API answers from.
+#[derive(Debug)]
+pub struct Context {
+    pub config: Arc<Config>,
+    pub conductor: Handle,
+    pub uploads: Arc<Uploads>,
+    pub health: HealthBoard,
+    pub threads: Threads,
+    pub store: Option<mrgc_store::Store>,
+    pub clock: Clock,
+    pub started: std::time::Instant,
+    /// Dry runs so far, so that round-robin moves on from one to the next.
+    pub dry_runs: std::sync::atomic::AtomicU64,
+}
+
+/// Serves the API until `shutdown` turns true.
+pub async fn serve(
+    listener: TcpListener,
+    context: Arc<Context>,
+    mut shutdown: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let stop = async move {
+        // A sender that is gone means the same.
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    };
+    axum::serve(listener, api::router(context)).with_graceful_shutdown(stop).await
+}
+
+/// Binds the API's listener.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}

@@ -20,6 +20,5 @@ mod shard;
 mod stats;
 mod upstream;
 
-pub use facts::RequestHeaders;
-pub use listen::{Threads, start};
-pub use stats::{Stats, Totals};
+pub use listen::{Threads, bind, start};
+pub use stats::{LATENCY_BOUNDS_MS, Totals};

@@ -23,6 +23,8 @@ const LONGEST_EJECTION_MS: u64 = 60_000;
 #[derive(Debug, Default)]
 pub struct Slot {
     in_flight: AtomicU32,
+    /// Requests sent there since the router started.
+    sent: AtomicU64,
     in_flight_tokens: AtomicU64,
     /// By the router's own clock ([`Clock`]); 0 when not ejected.
     ejected_until_ms: AtomicU64,
@@ -36,6 +38,11 @@ impl Slot {
             in_flight_tokens: self.in_flight_tokens.load(Relaxed),
             masked: self.ejected_until_ms.load(Relaxed) > now_ms,
         }
+    }
+
+    /// Requests sent there since the router started.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 
     /// Takes the candidate out for a while, longer each time in a row.
@@ -64,6 +71,7 @@ pub struct InFlight {
 impl InFlight {
     pub fn new(slot: &Arc<Slot>, tokens: u64) -> Self {
         slot.in_flight.fetch_add(1, Relaxed);
+        slot.sent.fetch_add(1, Relaxed);
         slot.in_flight_tokens.fetch_add(tokens, Relaxed);
         Self { slot: slot.clone(), tokens }
     }

@@ -12,11 +12,12 @@
 //! A data thread never compiles, instantiates or observes: it gets a deck in which all that is done, and
 //! swaps it in between two requests.
 
+pub mod catalog;
 mod conductor;
 mod deck;
 pub mod translate;
 mod version;
 
 pub use conductor::{Conductor, Handle, Status};
-pub use deck::{Deck, Part, RouteTable, Seat, SeatSpec};
-pub use version::{Counters, Version};
+pub use deck::{Deck, RouteTable, Seat};
+pub use version::Version;

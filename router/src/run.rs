@@ -1,0 +1,261 @@
+//! Putting the parts together, and taking them down again.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use mrgc_policy_host::Engine;
+use mrgc_store::{Store, StoreConfig, StoreError, embedded};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    config::{Config, Role},
+    control::{self, Context, Uploads},
+    data,
+    flight::Clock,
+    health::{Check, HealthBoard},
+    policies::{Conductor, RouteTable, Version, catalog},
+    sync::{self, Composer, State},
+    watch::{self as sightings, Sightings},
+};
+
+/// Where a running router listens. `None` for a role it does not have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Running {
+    pub data: Option<SocketAddr>,
+    pub control: Option<SocketAddr>,
+    pub state: Option<SocketAddr>,
+}
+
+/// Runs the router's roles until `shutdown` turns true and what was in flight has ended. `started` is
+/// called once, when everything listens.
+///
+/// # Errors
+///
+/// What keeps it from starting: an address in use, a policy that is nowhere, tables that do not fit.
+pub async fn run(
+    config: Config,
+    shutdown: watch::Receiver<bool>,
+    started: impl FnOnce(Running),
+) -> Result<()> {
+    let mut config = config;
+    let mut running = Running::default();
+    let mut background = JoinSet::new();
+    if config.roles.has(Role::State) {
+        let address = serve_state(&config, &shutdown, &mut background).await?;
+        running.state = Some(address);
+        // A lone router uses the engine it serves.
+        config.store.get_or_insert_with(|| StoreConfig {
+            endpoint: Some(format!("http://{address}")),
+            ..StoreConfig::default()
+        });
+    }
+    if config.roles.has(Role::Proxy) {
+        let (proxy, control) = start_proxy(config, &shutdown, &mut background).await?;
+        running.data = Some(proxy.context.threads.address);
+        running.control = Some(control);
+        started(running);
+        stop(proxy, shutdown).await;
+    } else {
+        started(running);
+    }
+    // What runs for ever ends with the process; what ends by itself is waited for.
+    while let Some(ended) = background.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+async fn serve_state(
+    config: &Config,
+    shutdown: &watch::Receiver<bool>,
+    background: &mut JoinSet<Result<()>>,
+) -> Result<SocketAddr> {
+    let state = config.state.clone();
+    let listener = TcpListener::bind(state.listen)
+        .await
+        .with_context(|| format!("cannot listen on state.listen = {}", state.listen))?;
+    let address = listener.local_addr()?;
+    let mut shutdown = shutdown.clone();
+    let prefix = config.store.clone().unwrap_or_default().table_prefix;
+    background.spawn(async move {
+        let stop = async move {
+            let _ = shutdown.wait_for(|stop| *stop).await;
+        };
+        embedded::serve(&state.file, listener, &prefix, stop).await?;
+        Ok(())
+    });
+    tracing::warn!(%address, "embedded state: for one machine, without authentication");
+    Ok(address)
+}
+
+async fn start_proxy(
+    config: Config,
+    shutdown: &watch::Receiver<bool>,
+    background: &mut JoinSet<Result<()>>,
+) -> Result<(Proxy, SocketAddr)> {
+    let config = Arc::new(config);
+    let health = HealthBoard::new(config.home());
+    let sightings = Sightings::default();
+    let engine = Engine::new(config.policies.limits())?;
+    let store = connect(&config, &health).await?;
+    let mut composer = composer(&config, &sightings);
+    let snapshot = composer.compose(first_state(&config, store.as_ref(), &health).await?);
+    health.set("fleet", sync::fleet_check(&snapshot));
+
+    let threads = config.threads();
+    let table = RouteTable::new(config.routes.clone());
+    let (hands, decks): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+    let mut slots = crate::flight::SlotTable::default();
+    let fleet = slots.join(snapshot);
+    let versions = first_versions(&config, store.as_ref(), &engine, &table, &fleet).await?;
+    health.set("policies", Check::ok());
+    let conductor = Conductor::start(table, fleet, slots, versions, hands)?;
+
+    let listeners = data::bind(config.listen.data, threads)
+        .with_context(|| format!("cannot listen on listen.data = {}", config.listen.data))?;
+    let clock = Clock::default();
+    let data = data::start(listeners, decks, config.clone(), conductor.clone(), health.clone(), clock, shutdown)?;
+    let uploads = Arc::new(Uploads::new(engine, conductor.clone(), threads));
+    let context = Arc::new(Context {
+        config: config.clone(),
+        conductor: conductor.clone(),
+        uploads: uploads.clone(),
+        health: health.clone(),
+        threads: data,
+        store: store.clone(),
+        clock,
+        started: std::time::Instant::now(),
+        dry_runs: Default::default(),
+    });
+    let listener = control::bind(config.listen.control)
+        .await
+        .with_context(|| format!("cannot listen on listen.control = {}", config.listen.control))?;
+    let control = listener.local_addr()?;
+    let (served, stop) = (context.clone(), shutdown.clone());
+    background.spawn(async move { Ok(control::serve(listener, served, stop).await?) });
+
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let checks = config.health_check.clone();
+    let ping_every = Duration::from_secs_f64(checks.ping_interval_seconds);
+    tokio::spawn(sightings::ping(conductor.clone(), sightings.clone(), ping_every, client.clone()));
+    tokio::spawn(sightings::probe(conductor.clone(), sightings, checks, client));
+    match store {
+        Some(store) => {
+            tokio::spawn(sync::follow(store, composer, conductor, uploads, health.clone()));
+        }
+        None => {
+            tokio::spawn(sync::refresh_static(config, composer, conductor, health.clone(), ping_every));
+        }
+    }
+    Ok((Proxy { context, health }, control))
+}
+
+/// Freshness is what a store's reports have; what a configuration lists does not go stale.
+fn composer(config: &Config, sightings: &Sightings) -> Composer {
+    let stale_after = match config.store {
+        Some(_) => Duration::from_secs_f64(config.health_check.stale_after_seconds),
+        None => Duration::MAX,
+    };
+    Composer::new(config.home(), stale_after, sightings.clone())
+}
+
+/// The store, if one is configured. That its tables do not fit is an error; that it is away is not.
+async fn connect(config: &Config, health: &HealthBoard) -> Result<Option<Store>> {
+    let Some(settings) = &config.store else { return Ok(None) };
+    let store = Store::connect(settings).await.context("[store]")?;
+    match store.check().await {
+        Ok(()) => health.set("store", Check::ok()),
+        Err(e @ (StoreError::MissingTable { .. } | StoreError::WrongSchema { .. })) => {
+            return Err(e).context("the store's tables do not fit");
+        }
+        Err(e) => {
+            tracing::warn!("the store is away: {e}");
+            health.set("store", Check::degraded(e.to_string()));
+        }
+    }
+    Ok(Some(store))
+}
+
+async fn first_state(config: &Config, store: Option<&Store>, health: &HealthBoard) -> Result<State> {
+    let Some(store) = store else { return Ok(sync::static_state(config)) };
+    let read = async {
+        for region in &config.regions {
+            store.put_region(region).await?;
+        }
+        State::read(store).await
+    };
+    match read.await {
+        Ok(state) => Ok(state),
+        Err(e) if e.is_retryable() => {
+            tracing::warn!("no state to start with: {e}");
+            health.set("store", Check::degraded(e.to_string()));
+            Ok(State { regions: config.regions.clone(), standings: Vec::new() })
+        }
+        Err(e) => Err(e).context("cannot register the configured regions"),
+    }
+}
+
+/// A version of every policy that is in the folder or in the store, the store's before the folder's.
+async fn first_versions(
+    config: &Config,
+    store: Option<&Store>,
+    engine: &Engine,
+    table: &RouteTable,
+    fleet: &crate::flight::FleetView,
+) -> Result<Vec<Arc<Version>>> {
+    let folder = &config.policies.dir;
+    let found = catalog::read_folder(folder)
+        .with_context(|| format!("cannot read policies.dir = {}", folder.display()))?;
+    let mut artifacts: BTreeMap<String, (u64, Vec<u8>)> =
+        found.into_iter().map(|(name, bytes)| (name, (0, bytes))).collect();
+    if let Some(store) = store {
+        match store.policies().await {
+            Ok(heads) => {
+                for head in heads {
+                    let artifact = store.artifact(&head.digest).await?;
+                    artifacts.insert(head.name, (head.generation, artifact));
+                }
+            }
+            Err(e) => tracing::warn!("no uploaded policies to start with: {e}"),
+        }
+    }
+    let used = |name: &str| table.specs.iter().any(|spec| spec.name == name);
+    let missing: Vec<_> = table.specs.iter().map(|spec| spec.name.as_str()).filter(|name| !artifacts.contains_key(*name)).collect();
+    if !missing.is_empty() {
+        bail!(
+            "no artifact of the policies {} in policies.dir = {} or in the store; build them with `cargo xtask policies`",
+            missing.join(", "),
+            folder.display()
+        );
+    }
+    let mut versions = Vec::new();
+    for (name, (generation, artifact)) in artifacts {
+        match catalog::prepare(engine, table, fleet, &name, generation, &artifact, config.threads()) {
+            Ok(version) => versions.push(version),
+            Err(e) if used(&name) => return Err(e).with_context(|| format!("policy `{name}`")),
+            Err(e) => tracing::warn!(policy = name, "left out: {e}"),
+        }
+    }
+    Ok(versions)
+}
+
+/// A started data plane and control API.
+struct Proxy {
+    context: Arc<Context>,
+    health: HealthBoard,
+}
+
+/// Tells load balancers to stop, then waits for what is in flight.
+async fn stop(proxy: Proxy, mut shutdown: watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+    proxy.health.drain();
+    tracing::info!("draining");
+    let context = proxy.context;
+    let joined = tokio::task::spawn_blocking(move || context.threads.join());
+    let _ = joined.await;
+    tracing::info!("stopped");
+}

@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command line answers on stdout")]
 
+mod bench;
 mod policies;
 mod steps;
 mod wasm;
@@ -18,6 +19,7 @@ Examples:
   cargo xtask policies            build the stock policies into target/policies/
   cargo xtask policies score      only that one
   cargo xtask policies --all      and the test policies, and mrgc-fleet for wasm32
+  cargo xtask bench policy        score calls as WASM against the same code natively
 
 Environment:
   MRGC_WASM_TOOLCHAIN=<folder>    use the wasm32 toolchain in this folder, made there from Debian's
@@ -35,11 +37,14 @@ struct Cli {
 enum Command {
     /// Build the routing policies as WASM components
     Policies(policies::Args),
+    /// Measure what is claimed to be fast
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Policies(args) => policies::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs, os::unix::fs::PermissionsExt, os::unix::process::ExitStatusExt, process::ExitStatus,
 };

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use axum::{Router, routing::get};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

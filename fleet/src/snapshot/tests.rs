@@ -320,6 +320,27 @@ fn each_snapshot_has_the_next_version() {
 }
 
 #[test]
+fn a_view_that_did_not_change_is_shared_with_the_last_snapshot() {
+    let mut builder = Builder::new("us".into());
+    let mut build = |eu: Member| {
+        let members = vec![member("i-us", "us"), eu];
+        let regions = vec![region("us"), region("eu")];
+        builder.build(Timestamp(1), regions, members, &BTreeMap::new())
+    };
+    let busy = |queue| reporting("i-eu", "eu", |report| report.queue_depth = Some(queue));
+    let same = |one: &Snapshot, other: &Snapshot| -> Vec<_> {
+        let pairs = one.shared_views().zip(other.shared_views());
+        pairs.map(|(one, other)| Arc::ptr_eq(one, other)).collect()
+    };
+    let (first, second, third) = (build(busy(1)), build(busy(1)), build(busy(2)));
+    assert_eq!(same(&first, &second), [true, true, true]);
+    // In order: the regions, `eu`'s instances, `us`'s.
+    assert_eq!(same(&second, &third), [false, false, true]);
+    assert_eq!(third.views().nth(1).unwrap().candidates[0].queue_depth, Some(2.0));
+    assert_eq!(second.views().nth(1).unwrap().candidates[0].queue_depth, Some(1.0));
+}
+
+#[test]
 fn a_snapshot_can_be_told_in_json() {
     let snapshot = snapshot(vec![region("us")], vec![member("i-1", "us")]);
     let told = serde_json::to_value(&snapshot).unwrap();

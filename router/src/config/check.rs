@@ -92,7 +92,7 @@ fn check_needs(layers: &mut Layers, key: &str, needs: &Needs) {
 }
 
 /// Names go into paths and URLs.
-pub(crate) fn is_policy_name(name: &str) -> bool {
+pub fn is_policy_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }

@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderMap, header};
 use mrgc_fleet::model::{Location, Needs, RegionId, Request};
-use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
 use crate::problem::Refusal;
 

@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener},
     pin::pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -48,7 +48,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub struct Threads {
     pub address: SocketAddr,
     stats: Vec<Arc<Stats>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Threads {
@@ -57,8 +57,9 @@ impl Threads {
     }
 
     /// Waits until every connection has ended or the drain deadline has passed.
-    pub fn join(&mut self) {
-        for thread in self.threads.drain(..) {
+    pub fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // A panic ends the process before anyone joins.
             let _ = thread.join();
         }
@@ -90,13 +91,14 @@ pub fn start(
     config: Arc<Config>,
     conductor: Handle,
     health: HealthBoard,
+    clock: Clock,
     shutdown: &watch::Receiver<bool>,
 ) -> io::Result<Threads> {
     let common = Common {
         tenants: Arc::new(tenants(&config)),
         config,
         conductor,
-        clock: Clock::default(),
+        clock,
         health,
         node: node(),
     };
@@ -113,7 +115,7 @@ pub fn start(
         };
         threads.push(thread::Builder::new().name(format!("data-{thread}")).spawn(work)?);
     }
-    Ok(Threads { address, stats, threads })
+    Ok(Threads { address, stats, threads: Mutex::new(threads) })
 }
 
 async fn run(
@@ -122,7 +124,7 @@ async fn run(
     mut decks: mpsc::UnboundedReceiver<Deck>,
     common: Common,
     stats: Arc<Stats>,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let Some(deck) = decks.recv().await else { return };
@@ -130,10 +132,11 @@ async fn run(
     let most = common.config.limits.connections;
     let shard = Rc::new(Shard::new(thread, common, stats, deck));
     let open = Rc::new(());
+    let mut stop = shutdown.clone();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
-            _ = shutdown.wait_for(|stop| *stop) => break,
+            _ = stop.wait_for(|stop| *stop) => break,
             Some(deck) = decks.recv() => shard.take(deck),
             _ = sweep.tick() => shard.idle.borrow_mut().sweep(),
             accepted = listener.accept() => match accepted {

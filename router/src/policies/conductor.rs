@@ -145,7 +145,7 @@ pub struct Conductor {
 }
 
 impl Conductor {
-    /// Starts the thread, with the first snapshot and the versions that were found. Each of `hands` gets
+    /// Starts the thread, with the first fleet, its slots and the versions that were found. Each of `hands` gets
     /// its first deck before this returns.
     ///
     /// # Errors
@@ -153,15 +153,15 @@ impl Conductor {
     /// The thread cannot be started.
     pub fn start(
         table: RouteTable,
-        snapshot: Snapshot,
+        fleet: FleetView,
+        slots: SlotTable,
         versions: Vec<Arc<Version>>,
         hands: Vec<async_mpsc::UnboundedSender<Deck>>,
     ) -> std::io::Result<Handle> {
         let table = Arc::new(table);
-        let mut slots = SlotTable::default();
         let versions: BTreeMap<_, _> = versions.into_iter().map(|v| (v.name.clone(), v)).collect();
         let shared = Arc::new(Shared {
-            fleet: ArcSwap::from_pointee(slots.join(snapshot)),
+            fleet: ArcSwap::from_pointee(fleet),
             versions: ArcSwap::from_pointee(versions.clone()),
             table: table.clone(),
         });

@@ -8,7 +8,7 @@ use mrgc_fleet::{
     routing::{Loads, Weight},
     snapshot::{Level, View},
 };
-use mrgc_policy_host::{self as host, Fault, Instance, LoadError};
+use mrgc_policy_host::{self as host, Fault, Instance, LoadError, Scores};
 
 use super::{
     Version,
@@ -133,17 +133,29 @@ impl Seat {
         Self { name: version.name.clone(), version: Some(version), instance: None, observed: Vec::new() }
     }
 
-    /// Shows the instance the fleet's views, as far as they changed since it last looked.
+    /// Shows the instance those of the fleet's views that this router decides on.
     ///
     /// # Errors
     ///
     /// The policy faulted; the seat is empty now.
     pub fn observe(&mut self, fleet: &FleetView) -> Result<(), Fault> {
+        let home = &fleet.snapshot.home;
+        let here = |view: &&Arc<View>| view.key.region.as_ref().is_none_or(|region| region == home);
+        self.observe_views(fleet.snapshot.shared_views().filter(here).cloned().collect())
+    }
+
+    /// Shows the instance these views in place of those before, as far as they changed.
+    ///
+    /// # Errors
+    ///
+    /// The policy faulted; the seat is empty now.
+    pub fn observe_views(&mut self, views: Vec<Arc<View>>) -> Result<(), Fault> {
         let Some(instance) = &mut self.instance else { return Ok(()) };
-        let shown = observe(instance, &mut self.observed, fleet);
+        let shown = show(instance, &self.observed, &views);
         if shown.is_err() {
             self.instance = None;
         }
+        self.observed = views;
         shown
     }
 
@@ -152,11 +164,15 @@ impl Seat {
         self.instance.is_some() && self.version.as_ref().is_some_and(|v| Arc::ptr_eq(v, version))
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn is_empty(&self) -> bool {
         self.instance.is_none()
     }
 
-    /// Asks the policy. A fault that kills the instance empties the seat.
+    /// Asks the policy; counts and logs a fault. One that kills the instance empties the seat.
     pub fn score(
         &mut self,
         thread: usize,
@@ -166,11 +182,10 @@ impl Seat {
         picks: &[u32],
         loads: Loads<'_>,
     ) -> Option<Vec<f32>> {
-        let (instance, version) = (self.instance.as_mut()?, self.version.as_ref()?);
+        let scored = self.try_score(view, request, at, picks, loads);
+        let version = self.version.as_ref()?;
         let counters = version.counters(thread);
-        let lists = RequestLists::of(request);
-        let request = translate::request(request, &lists, at);
-        match instance.score(view.id, &request, picks, wire(loads)) {
+        match scored {
             Ok(scores) => {
                 counters.decisions.fetch_add(1, Relaxed);
                 if scores.clamped > 0 {
@@ -178,15 +193,36 @@ impl Seat {
                 }
                 Some(scores.points)
             }
+            // Said when the instance died.
+            Err(Fault::Dead) => None,
             Err(fault) => {
                 counters.faults.fetch_add(1, Relaxed);
-                tracing::warn!(policy = version.name, generation = version.generation, kind = fault.kind(), "policy fault: {fault}");
-                if instance.is_dead() {
-                    self.instance = None;
-                }
+                let (policy, generation, kind) = (&self.name, version.generation, fault.kind());
+                tracing::warn!(policy, generation, kind, "policy fault: {fault}");
                 None
             }
         }
+    }
+
+    /// # Errors
+    ///
+    /// The policy faulted; where that killed the instance, the seat is empty.
+    pub fn try_score(
+        &mut self,
+        view: &View,
+        request: &Request,
+        at: Moment,
+        picks: &[u32],
+        loads: Loads<'_>,
+    ) -> Result<Scores, Fault> {
+        let instance = self.instance.as_mut().ok_or(Fault::Dead)?;
+        let lists = RequestLists::of(request);
+        let request = translate::request(request, &lists, at);
+        let scored = instance.score(view.id, &request, picks, wire(loads));
+        if instance.is_dead() {
+            self.instance = None;
+        }
+        scored
     }
 
     /// Why a candidate scores as it does, in the policy's words.
@@ -217,25 +253,15 @@ fn wire(loads: Loads<'_>) -> host::Loads<'_> {
     host::Loads { in_flight: loads.in_flight, in_flight_tokens: loads.in_flight_tokens }
 }
 
-fn observe(
-    instance: &mut Instance,
-    observed: &mut Vec<Arc<View>>,
-    fleet: &FleetView,
-) -> Result<(), Fault> {
-    let snapshot = &fleet.snapshot;
-    let here = |view: &View| view.key.region.as_ref().is_none_or(|region| *region == snapshot.home);
-    let views: Vec<&Arc<View>> = snapshot.shared_views().filter(|view| here(view)).collect();
-    for gone in observed.iter().filter(|old| !views.iter().any(|view| view.id == old.id)) {
+fn show(instance: &mut Instance, old: &[Arc<View>], new: &[Arc<View>]) -> Result<(), Fault> {
+    for gone in old.iter().filter(|old| !new.iter().any(|view| view.id == old.id)) {
         instance.forget(gone.id)?;
     }
-    for view in &views {
-        if observed.iter().any(|old| Arc::ptr_eq(old, view)) {
-            continue;
-        }
+    for view in new.iter().filter(|view| !old.iter().any(|old| Arc::ptr_eq(old, view))) {
         let lists: Vec<_> = view.candidates.iter().map(CandidateLists::of).collect();
-        let fleet: Vec<_> = view.candidates.iter().zip(&lists).map(|(c, l)| translate::candidate(c, l)).collect();
+        let fleet: Vec<_> =
+            view.candidates.iter().zip(&lists).map(|(c, l)| translate::candidate(c, l)).collect();
         instance.observe(view.id, &fleet)?;
     }
-    *observed = views.into_iter().cloned().collect();
     Ok(())
 }

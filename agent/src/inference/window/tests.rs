@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 
 /// Adds (second, sum, count) one after the other over a window of 30 s, and gives each answer.

@@ -1,0 +1,331 @@
+//! What the tests share: an agent, a store and an inference server, each on a free port.
+
+use std::{
+    fs,
+    future::Future,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, extract::State, routing::get};
+use mrgc_fleet::model::{InstanceId, RegionId, Report, Standing};
+use mrgc_store::{Store, StoreConfig, embedded};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+    process::{Child, Command},
+    sync::oneshot,
+    task::JoinHandle,
+    time,
+};
+
+/// Longer than anything takes on a busy machine; nothing waits for it to pass.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// Asks until there is an answer, or the deadline passes; `last` says then what was seen.
+pub(crate) async fn until<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> T {
+    let mut last = String::new();
+    let asking = async {
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(seen) => last = seen,
+            }
+            time::sleep(POLL).await;
+        }
+    };
+    match time::timeout(DEADLINE, asking).await {
+        Ok(answer) => answer,
+        Err(_) => panic!("{what}: not within {DEADLINE:?}; last seen: {last}"),
+    }
+}
+
+/// An agent in a process of its own.
+pub(crate) struct Agent {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
+    log: PathBuf,
+    http: reqwest::Client,
+    _folder: TempDir,
+}
+
+/// How an agent is started. The base: nothing is there, and the store's port is closed.
+pub(crate) struct Setup {
+    sections: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        let variables = [
+            ("MRGC_AGENT__LISTEN", "127.0.0.1:0"),
+            ("MRGC_AGENT__INSTANCE__ID", "i-1"),
+            ("MRGC_AGENT__INSTANCE__REGION", "us-east-1"),
+            ("MRGC_AGENT__INSTANCE__POOL", "model-a"),
+            ("MRGC_AGENT__INSTANCE__ADDRESS", "127.0.0.1:8000"),
+            ("MRGC_AGENT__STORE__ENDPOINT", "http://127.0.0.1:1"),
+            ("MRGC_AGENT__HEARTBEAT__INTERVAL_SECONDS", "1"),
+            ("MRGC_AGENT__DRAIN__SETTLE_SECONDS", "0"),
+        ];
+        Self { sections: Vec::new(), variables: Vec::new() }.with(&variables)
+    }
+
+    pub(crate) fn with(mut self, variables: &[(&str, &str)]) -> Self {
+        self.variables.extend(
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        self
+    }
+
+    /// A piece of the configuration file.
+    pub(crate) fn file(mut self, section: &str) -> Self {
+        self.sections.push(section.to_owned());
+        self
+    }
+
+    pub(crate) fn store(self, store: &Engine) -> Self {
+        self.with(&[("MRGC_AGENT__STORE__ENDPOINT", &format!("http://{}", store.address))])
+    }
+
+    pub(crate) fn inference(self, server: &ModelServer) -> Self {
+        self.with(&[
+            ("MRGC_AGENT__INFERENCE__URL", &format!("http://{}", server.address)),
+            ("MRGC_AGENT__INFERENCE__POLL_INTERVAL_MS", "50"),
+        ])
+    }
+
+    /// GPUs by the NVML double, which does what `script` says.
+    pub(crate) fn gpus(self, script: &Path) -> Self {
+        self.with(&[
+            ("MRGC_AGENT__GPU__LIBRARY", nvml_double().to_str().unwrap()),
+            ("MRGC_AGENT__GPU__INTERVAL_MS", "100"),
+            ("MRGC_AGENT__GPU__DEADLINE_MS", "100"),
+            ("NVML_DOUBLE_SCRIPT", script.to_str().unwrap()),
+        ])
+    }
+
+    pub(crate) async fn start(self) -> Agent {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("agent.toml");
+        fs::write(&config, self.sections.join("\n")).unwrap();
+        let log = folder.path().join("log");
+        let mut child = command()
+            .args(["run", "--print-address", "--config"])
+            .arg(&config)
+            .envs(self.variables)
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = time::timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
+        let address = line
+            .as_deref()
+            .and_then(|line| line.strip_prefix("listening "))
+            .unwrap_or_else(|| panic!("it said {line:?}:\n{}", fs::read_to_string(&log).unwrap()))
+            .parse()
+            .unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+        Agent { child, address, log, http, _folder: folder }
+    }
+}
+
+/// The program, with nothing of this test's surroundings that could steer it.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mrgc-agent"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").kill_on_drop(true);
+    command
+}
+
+/// The shared library, which cargo builds beside this test as one of its dependencies.
+pub(crate) fn nvml_double() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let beside = test.parent().unwrap();
+    let places = [beside.to_owned(), beside.parent().unwrap().to_owned()];
+    let found =
+        places.iter().map(|place| place.join("libnvidia_ml_double.so")).find(|p| p.exists());
+    found.unwrap_or_else(|| {
+        panic!("no libnvidia_ml_double.so in {places:?}: cargo build -p nvml-double")
+    })
+}
+
+impl Agent {
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        self.http.get(format!("http://{}{path}", self.address)).send().await.unwrap()
+    }
+
+    /// The code and the body of `/health`.
+    pub(crate) async fn health(&self) -> (u16, Value) {
+        let response = self.get("/health").await;
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// Waits until `/health` is as it should be, and gives that body.
+    pub(crate) async fn health_when(
+        &self,
+        what: &str,
+        is_it: impl Fn(u16, &Value) -> bool,
+    ) -> Value {
+        until(what, async || {
+            let (code, body) = self.health().await;
+            if is_it(code, &body) {
+                Ok(body)
+            } else {
+                Err(format!("{code} {body}\n{}", self.log()))
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it runs");
+        let kill = format!("kill -{name} {pid}");
+        assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
+    }
+
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        match time::timeout(DEADLINE, self.child.wait()).await {
+            Ok(status) => status.unwrap(),
+            Err(_) => panic!("it still runs:\n{}", self.log()),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("the agent's log:\n{log}");
+        }
+    }
+}
+
+/// A DynamoDB engine on a free port.
+pub(crate) struct Engine {
+    pub(crate) address: SocketAddr,
+    pub(crate) store: Store,
+    folder: Arc<TempDir>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+}
+
+impl Engine {
+    pub(crate) async fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// At an address where one was before, or will be, with that one's data.
+    pub(crate) async fn start_at(address: SocketAddr, folder: Arc<TempDir>) -> Self {
+        let listener = until("the store's port", async || {
+            TcpListener::bind(address).await.map_err(|error| error.to_string())
+        })
+        .await;
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let file = folder.path().join("state.db");
+        let served = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            embedded::serve(&file, listener, "mrgc", shutdown).await.unwrap();
+        });
+        let config =
+            StoreConfig { endpoint: Some(format!("http://{address}")), ..StoreConfig::default() };
+        let store = Store::connect(&config).await.unwrap();
+        Self { address, store, folder, stop, served }
+    }
+
+    pub(crate) async fn stop(self) -> (SocketAddr, Arc<TempDir>) {
+        let Self { address, store, folder, stop, served } = self;
+        drop(store);
+        drop(stop);
+        served.await.unwrap();
+        (address, folder)
+    }
+
+    pub(crate) async fn standing(&self) -> Option<Standing> {
+        let (region, id) = (RegionId::from("us-east-1"), InstanceId::from("i-1"));
+        self.store.instance(&region, &id).await.unwrap()
+    }
+
+    /// Waits until a report is as it should be, and gives it.
+    pub(crate) async fn report_when(&self, what: &str, is_it: impl Fn(&Report) -> bool) -> Report {
+        until(what, async || {
+            let report = self.standing().await.and_then(|standing| standing.report);
+            let seen = format!("{report:?}");
+            report.filter(&is_it).ok_or(seen)
+        })
+        .await
+    }
+}
+
+/// What the stand-in for an inference server says.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Gauges {
+    pub(crate) waiting: u32,
+    pub(crate) running: u32,
+}
+
+/// A stand-in for an inference server, on a free port.
+pub(crate) struct ModelServer {
+    pub(crate) address: SocketAddr,
+    gauges: Arc<Mutex<Gauges>>,
+    serving: JoinHandle<()>,
+}
+
+impl ModelServer {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let gauges = Arc::new(Mutex::new(Gauges::default()));
+        let pages = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/v1/models", get(async || r#"{"data":[{"id":"llama"}]}"#))
+            .with_state(Arc::clone(&gauges));
+        let serving = tokio::spawn(async move { axum::serve(listener, pages).await.unwrap() });
+        Self { address, gauges, serving }
+    }
+
+    pub(crate) fn set(&self, gauges: Gauges) {
+        *self.gauges.lock().unwrap() = gauges;
+    }
+
+    /// Nothing listens at its address any more.
+    pub(crate) async fn stop(self) {
+        self.serving.abort();
+        let _ = self.serving.await;
+    }
+}
+
+async fn metrics(State(gauges): State<Arc<Mutex<Gauges>>>) -> String {
+    let Gauges { waiting, running } = *gauges.lock().unwrap();
+    format!(
+        "vllm:num_requests_waiting{{engine=\"0\"}} {waiting}\n\
+         vllm:num_requests_running{{engine=\"0\"}} {running}\n\
+         vllm:e2e_request_latency_seconds_sum 1.5\nvllm:e2e_request_latency_seconds_count 10\n\
+         vllm:time_to_first_token_seconds_sum 0.2\nvllm:time_to_first_token_seconds_count 10\n"
+    )
+}
+
+/// A program in `folder` that says `answer` and exits with `code`.
+pub(crate) fn program(folder: &Path, name: &str, answer: &str, code: i32) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\nexit {code}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}

@@ -1,0 +1,377 @@
+//! The endpoints.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
+    http::{StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use mrgc_fleet::{
+    model::{Region, RegionId, Standing},
+    snapshot::Level,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Context, dry_run, metrics};
+use crate::{
+    config::is_policy_name,
+    policies::Status,
+    problem::Refusal,
+
+};
+
+/// Larger than any policy the host takes, so that the host's own message is the one seen.
+const UPLOAD_BYTES: usize = 16 << 20;
+const OPENAPI: &str = include_str!("openapi.json");
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+pub(super) fn router(context: Arc<Context>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics_text))
+        .route("/openapi.json", get(openapi))
+        .route("/regions", get(regions).post(put_region))
+        .route("/regions/{id}", get(region))
+        .route("/regions/{id}/health", get(region_health))
+        .route("/instances", get(instances))
+        .route("/route", post(route))
+        .route("/stats", get(stats))
+        .route("/policies", get(policies))
+        .route("/policies/{name}", get(policy).put(put_policy))
+        .layer(DefaultBodyLimit::max(UPLOAD_BYTES))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(context)
+}
+
+/// A refusal, as axum answers it.
+struct Problem(Refusal);
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.0.response().map(axum::body::Body::from)
+    }
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    Refusal::NotFound { what: "endpoint", name: uri.path().to_owned() }.into()
+}
+
+async fn no_such_method(uri: Uri) -> Response {
+    let detail = format!("{} does not take this method; see /openapi.json", uri.path());
+    let mut response = Problem(Refusal::BadRequest(detail)).into_response();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+async fn healthz(State(context): State<Arc<Context>>) -> impl IntoResponse {
+    context.health.response().map(axum::body::Body::from)
+}
+
+async fn metrics_text(State(context): State<Arc<Context>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::text(&context))
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RegionQuery {
+    healthy_only: bool,
+}
+
+impl Default for RegionQuery {
+    fn default() -> Self {
+        Self { healthy_only: false }
+    }
+}
+
+/// A region with how it is, over all its pools.
+#[derive(Debug, Serialize)]
+struct RegionStatus {
+    #[serde(flatten)]
+    region: Region,
+    #[serde(flatten)]
+    health: RegionHealth,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct RegionHealth {
+    status: &'static str,
+    /// Share of instances that are ready and healthy, 0 to 100.
+    health_score: f64,
+    instances: u32,
+    healthy_instances: u32,
+    /// Percent of slots in use.
+    capacity_utilization: Option<f64>,
+    rtt_ms: Option<f64>,
+}
+
+fn health_of(context: &Context, id: &RegionId) -> RegionHealth {
+    let fleet = context.conductor.fleet();
+    let wholes = fleet.snapshot.views().filter(|view| view.key.level == Level::Region);
+    let wholes: Vec<_> =
+        wholes.flat_map(|view| &view.candidates).filter(|c| c.region == *id).collect();
+    let instances: u32 = wholes.iter().map(|c| c.instances).sum();
+    let healthy: u32 = wholes.iter().map(|c| c.healthy_instances).sum();
+    let (running, slots) = wholes.iter().fold((0, 0), |(running, slots), c| {
+        (running + c.running.unwrap_or(0), slots + c.slots.unwrap_or(0))
+    });
+    let share = if instances > 0 { f64::from(healthy) / f64::from(instances) } else { 0.0 };
+    RegionHealth {
+        status: match () {
+            () if !wholes.iter().any(|c| c.ready) => "unhealthy",
+            () if share < 0.8 => "degraded",
+            () => "healthy",
+        },
+        health_score: 100.0 * share,
+        instances,
+        healthy_instances: healthy,
+        capacity_utilization: (slots > 0).then(|| 100.0 * f64::from(running) / f64::from(slots)),
+        rtt_ms: wholes.iter().find_map(|c| c.rtt_ms),
+    }
+}
+
+async fn regions(
+    State(context): State<Arc<Context>>,
+    Query(query): Query<RegionQuery>,
+) -> Json<Vec<RegionStatus>> {
+    let fleet = context.conductor.fleet();
+    let all = fleet.snapshot.regions.iter().map(|region| RegionStatus {
+        health: health_of(&context, &region.id),
+        region: region.clone(),
+    });
+    Json(all.filter(|r| !query.healthy_only || r.health.status != "unhealthy").collect())
+}
+
+fn find_region(context: &Context, id: &str) -> Result<Region, Refusal> {
+    let fleet = context.conductor.fleet();
+    let found = fleet.snapshot.regions.iter().find(|region| region.id.as_str() == id).cloned();
+    found.ok_or_else(|| Refusal::NotFound { what: "region", name: id.to_owned() })
+}
+
+async fn region(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+) -> Answer<RegionStatus> {
+    let region = find_region(&context, &id)?;
+    Ok(Json(RegionStatus { health: health_of(&context, &region.id), region }))
+}
+
+async fn region_health(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+) -> Answer<RegionHealth> {
+    let region = find_region(&context, &id)?;
+    Ok(Json(health_of(&context, &region.id)))
+}
+
+async fn put_region(
+    State(context): State<Arc<Context>>,
+    body: Result<Json<Region>, JsonRejection>,
+) -> Result<(StatusCode, Json<Region>), Problem> {
+    let Json(region) = body.map_err(|e| Refusal::BadRequest(e.body_text()))?;
+    let problems = region.problems();
+    if !problems.is_empty() {
+        return Err(Refusal::BadRequest(problems.join("; ")).into());
+    }
+    let Some(store) = &context.store else {
+        let why = "this router has no store: list the region in its configuration";
+        return Err(Refusal::Store(why.to_owned()).into());
+    };
+    store.put_region(&region).await.map_err(|e| Refusal::Store(e.to_string()))?;
+    Ok((StatusCode::CREATED, Json(region)))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct InstanceQuery {
+    region: Option<String>,
+    pool: Option<String>,
+}
+
+/// An instance with what this router knows of it.
+#[derive(Debug, Serialize)]
+struct InstanceStatus {
+    #[serde(flatten)]
+    standing: Standing,
+    /// Whether it gets requests from this router, as far as the state tells.
+    ready: bool,
+    /// The router's own counts; `None` for instances of other regions.
+    in_flight: Option<u32>,
+    requests: Option<u64>,
+    ejected: Option<bool>,
+}
+
+async fn instances(
+    State(context): State<Arc<Context>>,
+    Query(query): Query<InstanceQuery>,
+) -> Json<Vec<InstanceStatus>> {
+    let fleet = context.conductor.fleet();
+    let now_ms = context.clock.now_ms();
+    let mut known = BTreeMap::new();
+    for view in fleet.snapshot.views().filter(|view| view.key.level == Level::Instance) {
+        for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
+            known.insert(candidate.id.clone(), (candidate.ready, slot.clone()));
+        }
+    }
+    let home = &fleet.snapshot.home;
+    let wanted = |standing: &&Standing| {
+        let registration = &standing.registration;
+        query.region.as_deref().is_none_or(|region| registration.region.as_str() == region)
+            && query.pool.as_deref().is_none_or(|pool| registration.pool.as_str() == pool)
+    };
+    let all = fleet.snapshot.instances.iter().filter(wanted).map(|standing| {
+        let known = known.get(standing.registration.id.as_str());
+        let here = known.filter(|_| standing.registration.region == *home);
+        let live = here.map(|(_, slot)| slot.live(now_ms));
+        InstanceStatus {
+            ready: known.is_some_and(|(ready, _)| *ready),
+            in_flight: live.map(|live| live.in_flight),
+            requests: here.map(|(_, slot)| slot.sent()),
+            ejected: live.map(|live| live.masked),
+            standing: standing.clone(),
+        }
+    });
+    Json(all.collect())
+}
+
+async fn route(
+    State(context): State<Arc<Context>>,
+    body: Result<Json<dry_run::Body>, JsonRejection>,
+) -> Answer<dry_run::Answer> {
+    let Json(body) = body.map_err(|e| Refusal::BadRequest(e.body_text()))?;
+    // It instantiates policies and runs them: milliseconds of CPU.
+    let work = move || dry_run::run(&context, body);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => Ok(Json(answer?)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct StatsBody {
+    region: RegionId,
+    uptime_seconds: f64,
+    total_regions: usize,
+    healthy_regions: usize,
+    total_instances: usize,
+    ready_instances: usize,
+    snapshot: u64,
+    /// Requests this router sent to each region, by its id.
+    decisions_by_region: BTreeMap<String, u64>,
+    requests: crate::data::Totals,
+    policies: Vec<Status>,
+}
+
+async fn stats(State(context): State<Arc<Context>>) -> Json<StatsBody> {
+    let fleet = context.conductor.fleet();
+    let snapshot = &fleet.snapshot;
+    let healthy = |region: &&Region| health_of(&context, &region.id).status != "unhealthy";
+    let instances = snapshot.views().filter(|view| view.key.level == Level::Instance);
+    let mut decisions_by_region = BTreeMap::new();
+    for view in snapshot.views() {
+        for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
+            // A request to this region is counted by its instance, one to another by the region.
+            if (view.key.level == Level::Instance) == (candidate.region == snapshot.home) {
+                *decisions_by_region.entry(candidate.region.to_string()).or_default() += slot.sent();
+            }
+        }
+    }
+    Json(StatsBody {
+        region: snapshot.home.clone(),
+        uptime_seconds: context.started.elapsed().as_secs_f64(),
+        total_regions: snapshot.regions.len(),
+        healthy_regions: snapshot.regions.iter().filter(healthy).count(),
+        total_instances: snapshot.instances.len(),
+        ready_instances: instances.flat_map(|view| &view.candidates).filter(|c| c.ready).count(),
+        snapshot: snapshot.version,
+        decisions_by_region,
+        requests: context.threads.totals(),
+        policies: statuses(&context),
+    })
+}
+
+fn statuses(context: &Context) -> Vec<Status> {
+    context.conductor.versions().iter().map(|version| Status::of(version)).collect()
+}
+
+async fn policies(State(context): State<Arc<Context>>) -> Json<Vec<Status>> {
+    Json(statuses(&context))
+}
+
+/// A policy, with how the routes use it.
+#[derive(Debug, Serialize)]
+struct PolicyBody {
+    #[serde(flatten)]
+    status: Status,
+    config_schema: serde_json::Value,
+    configs: Vec<serde_json::Value>,
+}
+
+async fn policy(
+    State(context): State<Arc<Context>>,
+    Path(name): Path<String>,
+) -> Answer<PolicyBody> {
+    let version = context.conductor.version(&name);
+    let version = version.ok_or_else(|| Refusal::NotFound { what: "policy", name: name.clone() })?;
+    let json = |text: &str| serde_json::from_str(text).unwrap_or_default();
+    Ok(Json(PolicyBody {
+        status: Status::of(&version),
+        config_schema: json(&version.policy.manifest().config_schema),
+        configs: context.conductor.table().configs(&name).map(json).collect(),
+    }))
+}
+
+async fn put_policy(
+    State(context): State<Arc<Context>>,
+    Path(name): Path<String>,
+    artifact: Bytes,
+) -> Answer<super::uploads::Uploaded> {
+    if !is_policy_name(&name) {
+        let rule = "up to 64 lower-case letters, digits and `-`";
+        return Err(Refusal::BadRequest(format!("`{name}` is not a policy's name: {rule}")).into());
+    }
+    let uploads = context.uploads.clone();
+    // Finished even where the client goes away: half a swap is none.
+    let work = async move { uploads.upload(context.store.as_ref(), &name, artifact.to_vec()).await };
+    match tokio::spawn(work).await {
+        Ok(uploaded) => Ok(Json(uploaded?)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_is_in_the_openapi_document() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let documented: Vec<_> = document["paths"].as_object().expect("paths").keys().collect();
+        let source = include_str!("api.rs");
+        let routed: Vec<_> = source
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(".route(\""))
+            .filter_map(|line| line.split('"').next())
+            .collect();
+        assert!(routed.len() > 8, "{routed:?}");
+        for path in &routed {
+            assert!(documented.iter().any(|d| d == path), "{path} is not documented");
+        }
+        assert_eq!(documented.len(), routed.len(), "{documented:?}");
+    }
+}

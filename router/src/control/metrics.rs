@@ -1,0 +1,135 @@
+//! `GET /metrics`: the Prometheus text format. Names are a contract: a dashboard reads them.
+
+use std::fmt::Write;
+
+use mrgc_fleet::snapshot::Level;
+
+use super::Context;
+use crate::{data::LATENCY_BOUNDS_MS, health, policies::Status};
+
+/// An exposition under construction.
+#[derive(Debug, Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> Family<'_> {
+        // Writing to a string does not fail, here and below.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        Family { text: &mut self.0, name: name.to_owned() }
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+        self.family(name, kind, help).sample(&[], value);
+    }
+}
+
+struct Family<'a> {
+    text: &'a mut String,
+    name: String,
+}
+
+impl Family<'_> {
+    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+        let name = self.name.clone();
+        self.named(&name, labels, value);
+    }
+
+    fn named(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.text.push_str(name);
+        for (i, (label, value)) in labels.iter().enumerate() {
+            let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+            let start = if i == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{start}{label}=\"{value}\"");
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+}
+
+pub(super) fn text(context: &Context) -> String {
+    let mut text = Exposition::default();
+    requests(&mut text, context);
+    policies(&mut text, context);
+    fleet(&mut text, context);
+    text.0
+}
+
+fn requests(text: &mut Exposition, context: &Context) {
+    let totals = context.threads.totals();
+    for (name, help, value) in [
+        ("mrgc_router_connections_total", "Client connections accepted.", totals.connections),
+        ("mrgc_router_connections_refused_total", "Client connections refused at the limit.", totals.connections_refused),
+        ("mrgc_router_requests_total", "Requests received.", totals.requests),
+        ("mrgc_router_retries_total", "Attempts after the first of a request.", totals.retries),
+        ("mrgc_router_connect_failures_total", "Attempts that could not connect.", totals.connect_failures),
+        ("mrgc_router_ejections_total", "Candidates taken out on live evidence.", totals.ejections),
+        ("mrgc_router_peer_requests_total", "Requests forwarded to another region's router.", totals.forwarded_to_peers),
+        ("mrgc_router_native_scores_total", "Policy answers replaced by the native score.", totals.native_decisions),
+        ("mrgc_router_client_gone_total", "Responses cut short because the client went away.", totals.client_gone),
+    ] {
+        text.single(name, "counter", help, value as f64);
+    }
+    let mut responses = text.family("mrgc_router_responses_total", "counter", "Responses by class of status.");
+    for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(totals.by_class) {
+        responses.sample(&[("class", class)], count as f64);
+    }
+    let name = "mrgc_router_response_head_seconds";
+    let mut latency = text.family(name, "histogram", "Time from a request to its response's head.");
+    let (mut sum, bucket) = (0, format!("{name}_bucket"));
+    for (i, count) in totals.latency.iter().enumerate() {
+        sum += count;
+        let bound = LATENCY_BOUNDS_MS.get(i).map(|ms| (*ms as f64 / 1000.0).to_string());
+        latency.named(&bucket, &[("le", bound.as_deref().unwrap_or("+Inf"))], sum as f64);
+    }
+    latency.named(&format!("{name}_sum"), &[], totals.latency_sum_ms / 1000.0);
+    latency.named(&format!("{name}_count"), &[], sum as f64);
+}
+
+fn policies(text: &mut Exposition, context: &Context) {
+    let statuses: Vec<Status> = context.conductor.versions().iter().map(|v| Status::of(v)).collect();
+    let families: [(&str, &str, fn(&Status) -> u64); 3] = [
+        ("mrgc_policy_decisions_total", "Score calls answered by the active version.", |s| s.decisions),
+        ("mrgc_policy_faults_total", "Faults of the active version.", |s| s.faults),
+        ("mrgc_policy_clamped_total", "Scores above 100, clamped.", |s| s.clamped),
+    ];
+    for (name, help, value) in families {
+        let mut family = text.family(name, "counter", help);
+        for status in &statuses {
+            let generation = status.generation.to_string();
+            let labels = [("policy", status.name.as_str()), ("generation", generation.as_str())];
+            family.sample(&labels, value(status) as f64);
+        }
+    }
+}
+
+fn fleet(text: &mut Exposition, context: &Context) {
+    let fleet = context.conductor.fleet();
+    let now_ms = context.clock.now_ms();
+    text.single("mrgc_router_snapshot_version", "gauge", "Version of the snapshot in use.", fleet.snapshot.version as f64);
+    text.single("mrgc_router_uptime_seconds", "gauge", "Time since start.", context.started.elapsed().as_secs_f64());
+    let degraded = |part: &str| context.health.get(part).is_some_and(|c| c.status != health::Status::Ok);
+    let store = f64::from(u8::from(!degraded("store")));
+    text.single("mrgc_router_store_up", "gauge", "1 while the shared state can be read.", store);
+    let instances: Vec<_> = fleet
+        .snapshot
+        .views()
+        .filter(|view| view.key.level == Level::Instance)
+        .flat_map(|view| view.candidates.iter().zip(fleet.slots(view)))
+        .filter(|(candidate, _)| candidate.region == fleet.snapshot.home)
+        .collect();
+    let families: [(&str, &str, &str, &dyn Fn(usize) -> f64); 4] = [
+        ("mrgc_instance_ready", "gauge", "1 while the state says it takes requests.", &|i| f64::from(u8::from(instances[i].0.ready))),
+        ("mrgc_instance_ejected", "gauge", "1 while this router's own evidence keeps it out.", &|i| f64::from(u8::from(instances[i].1.live(now_ms).masked))),
+        ("mrgc_instance_in_flight", "gauge", "Requests of this router under way there.", &|i| f64::from(instances[i].1.live(now_ms).in_flight)),
+        ("mrgc_instance_requests_total", "counter", "Attempts this router made there.", &|i| instances[i].1.sent() as f64),
+    ];
+    for (name, kind, help, value) in families {
+        let mut family = text.family(name, kind, help);
+        for (i, (candidate, _)) in instances.iter().enumerate() {
+            let labels = [("instance", &*candidate.id), ("pool", candidate.pool.as_str())];
+            family.sample(&labels, value(i));
+        }
+    }
+}
