@@ -3,7 +3,6 @@
 //! `agent.example.toml` has every key with its default.
 
 mod check;
-pub mod layers;
 mod raw;
 
 use std::{
@@ -16,11 +15,11 @@ use std::{
 };
 
 use mrgc_fleet::model::{Framework, InstanceId, PoolId, RegionId, Registration, Timestamp};
+use mrgc_settings::Problems;
 use mrgc_store::StoreConfig;
 use serde::Deserialize;
 use thiserror::Error;
 
-use self::layers::Problems;
 use crate::{health::Requirements, lifecycle::DrainLimits};
 
 /// What the names of the environment variables begin with, before `__`.
@@ -104,7 +103,8 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
+        // The AWS SDK's warnings repeat, at length, what the agent says itself.
+        Self { format: LogFormat::Text, level: "info,aws_config=error".to_owned() }
     }
 }
 

@@ -79,6 +79,7 @@ impl Server {
     }
 
     async fn poll(&mut self, start: Instant) -> signals::Inference {
+        let asked = start.elapsed();
         let (metrics, models) = tokio::join!(
             fetch(&self.http, &self.url, "/metrics", MAX_METRICS_BYTES),
             fetch(&self.http, &self.url, "/v1/models", MAX_MODELS_BYTES),
@@ -87,9 +88,10 @@ impl Server {
             |page: &Result<_, Failure>| matches!(page, Err(Failure { refused: true, .. }));
         let reachable = !(refused(&metrics) && refused(&models));
         signals::Inference {
-            load: self.read_load(metrics, start.elapsed()),
+            load: self.read_load(metrics, asked),
             models: read_models(models),
             reachable,
+            asked,
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the parts of the machine say, as data. What was not measured is `None`, with the reason beside it.
 
+use std::time::Duration;
+
 use mrgc_fleet::model::Gpu;
 use serde::Serialize;
 
@@ -109,6 +111,8 @@ pub struct Inference {
     pub models: Reading<Vec<String>>,
     /// Whether anything listens there at all. Nothing can be in flight where nothing does.
     pub reachable: bool,
+    /// When it was asked, since the agent's start.
+    pub asked: Duration,
 }
 
 impl Inference {
@@ -130,8 +134,12 @@ pub struct Polls {
 impl Polls {
     /// Before the first poll.
     pub fn none() -> Self {
-        let last =
-            Inference { load: Reading::unasked(), models: Reading::unasked(), reachable: true };
+        let last = Inference {
+            load: Reading::unasked(),
+            models: Reading::unasked(),
+            reachable: true,
+            asked: Duration::ZERO,
+        };
         Self { last, silent: 0, answered_once: false }
     }
 

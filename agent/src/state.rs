@@ -57,7 +57,6 @@ pub struct State {
     requirements: Requirements,
     limits: DrainLimits,
     life: Life,
-    in_flight_sampled: Duration,
     drained: Option<Drained>,
 }
 
@@ -85,7 +84,6 @@ impl State {
             requirements,
             limits,
             life: Life::new(),
-            in_flight_sampled: Duration::ZERO,
             drained: None,
         }
     }
@@ -97,7 +95,6 @@ impl State {
             Event::Host(reading) => self.signals.host = reading,
             Event::Enclave(reading) => self.signals.enclave = reading,
             Event::Inference(poll) => {
-                self.in_flight_sampled = now;
                 if let Some(polls) = &mut self.signals.inference {
                     polls.add(poll);
                 }
@@ -106,7 +103,7 @@ impl State {
             Event::Drain => self.life.drain(now),
             Event::Tick => {}
         }
-        let sampled = if self.signals.inference.is_some() { self.in_flight_sampled } else { now };
+        let sampled = self.signals.inference.as_ref().map_or(now, |polls| polls.last.asked);
         let end = self.life.observe(self.in_flight(), sampled, now, &self.limits);
         self.drained = self.drained.or(end);
     }

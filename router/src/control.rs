@@ -9,9 +9,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{
-    config::Config, data::Threads, flight::Clock, health::HealthBoard, policies::Handle,
-};
+use crate::{config::Config, data::Threads, flight::Clock, health::HealthBoard, policies::Handle};
 
 pub use uploads::Uploads;
 

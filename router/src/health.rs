@@ -11,8 +11,9 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use mrgc_fleet::model::{RegionId, Timestamp};
+use mrgc_fleet::model::RegionId;
 use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// What each part says of itself. Cheap to clone; written by the control plane, read by every thread.
 #[derive(Clone, Debug)]
@@ -59,7 +60,8 @@ impl Check {
 /// The shape of `GET /health`.
 #[derive(Debug, Serialize)]
 pub struct Health {
-    pub timestamp: Timestamp,
+    /// RFC 3339.
+    pub timestamp: String,
     pub status: &'static str,
     pub region: RegionId,
     pub checks: BTreeMap<&'static str, Check>,
@@ -89,7 +91,7 @@ impl HealthBoard {
         self.0.draining.store(true, Relaxed);
     }
 
-    pub fn report(&self, at: Timestamp) -> (StatusCode, Health) {
+    pub fn report(&self) -> (StatusCode, Health) {
         let checks = BTreeMap::clone(&self.0.checks.load());
         let has = |status| checks.values().any(|check| check.status == status);
         let (code, status) = if self.0.draining.load(Relaxed) {
@@ -101,14 +103,12 @@ impl HealthBoard {
         } else {
             (StatusCode::OK, "healthy")
         };
-        (code, Health { timestamp: at, status, region: self.0.region.clone(), checks })
+        let timestamp = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+        (code, Health { timestamp, status, region: self.0.region.clone(), checks })
     }
 
     pub fn response(&self) -> Response<Bytes> {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
-        let (status, health) = self.report(Timestamp(now));
+        let (status, health) = self.report();
         let body = serde_json::to_vec(&health).unwrap_or_default();
         let mut response = Response::new(body.into());
         *response.status_mut() = status;

@@ -5,8 +5,14 @@ use std::{fs, io::Write, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use mrgc_router::{Running, config::{Config, Role, Roles}};
-use tokio::{signal::unix::{SignalKind, signal}, sync::watch};
+use mrgc_router::{
+    Running,
+    config::{Config, Role, Roles},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -14,14 +20,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Forwards each inference request to the best GPU instance, by policies that are sandboxed WASM.
 #[derive(Debug, Parser)]
-#[command(name = "mrgc-router", version, after_help = "\
+#[command(
+    name = "mrgc-router",
+    version,
+    after_help = "\
 Examples:
   mrgc-router run --config /etc/mrgc/router.toml
   mrgc-router run --config router.toml --roles proxy,state   one machine, state included
   mrgc-router validate --config router.toml                  every error at once
   MRGC_ROUTER__HEALTH_CHECK__INTERVAL_SECONDS=5 mrgc-router run --config router.toml
 
-The operator's API listens on 127.0.0.1:9000 unless configured otherwise; see GET /openapi.json.")]
+The operator's API listens on 127.0.0.1:9000 unless configured otherwise; see GET /openapi.json."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -89,7 +99,12 @@ fn work(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "mrgc-router", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "mrgc-router",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     }
@@ -100,7 +115,8 @@ fn serve(config: Config, print_address: bool) -> Result<()> {
     let filter = EnvFilter::try_from_env("MRGC_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,dynoxide=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let (mut terminate, mut interrupt) =

@@ -118,7 +118,15 @@ async fn start_proxy(
     let listeners = data::bind(config.listen.data, threads)
         .with_context(|| format!("cannot listen on listen.data = {}", config.listen.data))?;
     let clock = Clock::default();
-    let data = data::start(listeners, decks, config.clone(), conductor.clone(), health.clone(), clock, shutdown)?;
+    let data = data::start(
+        listeners,
+        decks,
+        config.clone(),
+        conductor.clone(),
+        health.clone(),
+        clock,
+        shutdown,
+    )?;
     let uploads = Arc::new(Uploads::new(engine, conductor.clone(), threads));
     let context = Arc::new(Context {
         config: config.clone(),
@@ -148,7 +156,13 @@ async fn start_proxy(
             tokio::spawn(sync::follow(store, composer, conductor, uploads, health.clone()));
         }
         None => {
-            tokio::spawn(sync::refresh_static(config, composer, conductor, health.clone(), ping_every));
+            tokio::spawn(sync::refresh_static(
+                config,
+                composer,
+                conductor,
+                health.clone(),
+                ping_every,
+            ));
         }
     }
     Ok((Proxy { context, health }, control))
@@ -180,7 +194,11 @@ async fn connect(config: &Config, health: &HealthBoard) -> Result<Option<Store>>
     Ok(Some(store))
 }
 
-async fn first_state(config: &Config, store: Option<&Store>, health: &HealthBoard) -> Result<State> {
+async fn first_state(
+    config: &Config,
+    store: Option<&Store>,
+    health: &HealthBoard,
+) -> Result<State> {
     let Some(store) = store else { return Ok(sync::static_state(config)) };
     let read = async {
         for region in &config.regions {
@@ -224,7 +242,12 @@ async fn first_versions(
         }
     }
     let used = |name: &str| table.specs.iter().any(|spec| spec.name == name);
-    let missing: Vec<_> = table.specs.iter().map(|spec| spec.name.as_str()).filter(|name| !artifacts.contains_key(*name)).collect();
+    let missing: Vec<_> = table
+        .specs
+        .iter()
+        .map(|spec| spec.name.as_str())
+        .filter(|name| !artifacts.contains_key(*name))
+        .collect();
     if !missing.is_empty() {
         bail!(
             "no artifact of the policies {} in policies.dir = {} or in the store; build them with `cargo xtask policies`",
@@ -234,7 +257,8 @@ async fn first_versions(
     }
     let mut versions = Vec::new();
     for (name, (generation, artifact)) in artifacts {
-        match catalog::prepare(engine, table, fleet, &name, generation, &artifact, config.threads()) {
+        match catalog::prepare(engine, table, fleet, &name, generation, &artifact, config.threads())
+        {
             Ok(version) => versions.push(version),
             Err(e) if used(&name) => return Err(e).with_context(|| format!("policy `{name}`")),
             Err(e) => tracing::warn!(policy = name, "left out: {e}"),

@@ -175,7 +175,9 @@ pub fn fleet_check(snapshot: &Snapshot) -> Check {
     }
     match (routable, at_home) {
         (true, true) => Check::ok(),
-        (true, false) => Check::degraded("no instance of this region is ready; other regions serve"),
+        (true, false) => {
+            Check::degraded("no instance of this region is ready; other regions serve")
+        }
         (false, _) => Check::error("no instance anywhere is ready"),
     }
 }

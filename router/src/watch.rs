@@ -73,7 +73,12 @@ impl Sightings {
 }
 
 /// Pings the routers of other regions, for ever.
-pub async fn ping(conductor: Handle, sightings: Sightings, every: Duration, client: reqwest::Client) {
+pub async fn ping(
+    conductor: Handle,
+    sightings: Sightings,
+    every: Duration,
+    client: reqwest::Client,
+) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -112,7 +117,8 @@ pub async fn probe(
         let mut probes = JoinSet::new();
         for standing in &fleet.snapshot.instances {
             let registration = &standing.registration;
-            if registration.region != fleet.snapshot.home || registration.health_address.is_empty() {
+            if registration.region != fleet.snapshot.home || registration.health_address.is_empty()
+            {
                 continue;
             }
             let (id, client, permits) = (registration.id.clone(), client.clone(), permits.clone());

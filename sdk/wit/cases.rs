@@ -64,7 +64,9 @@ pub struct Case<Request, Candidate> {
 }
 
 /// Reads a file's cases.
-pub fn read<R: DeserializeOwned, C: DeserializeOwned>(text: &str) -> Result<Vec<Case<R, C>>, String> {
+pub fn read<R: DeserializeOwned, C: DeserializeOwned>(
+    text: &str,
+) -> Result<Vec<Case<R, C>>, String> {
     let file: File = serde_json::from_str(text).map_err(|e| format!("cases: {e}"))?;
     file.cases.into_iter().map(read_case).collect()
 }

@@ -17,6 +17,7 @@
 
 mod calls;
 mod client;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
 mod gpu_instances;

@@ -11,8 +11,8 @@ use std::{hint::black_box, process::ExitCode, time::Instant};
 use hdrhistogram::Histogram;
 use mrgc_policy_host::{Engine, Instance, Limits, Loads, Policy};
 use mrgc_policy_sdk::__private::Glue;
-use mrgc_tests::policies::{Fleet, facts, owned, request, stock::score::RoutingScore};
 use mrgc_tests::policies::stock_component;
+use mrgc_tests::policies::{Fleet, facts, owned, request, stock::score::RoutingScore};
 
 const SIZES: [usize; 4] = [1, 10, 100, 1000];
 const ROUNDS: u64 = 400;
@@ -29,10 +29,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let policy = Policy::load(&engine, &stock_component("score")?)?;
     let clock_ns = clock_ns();
     println!("score policy, ns per call, p50 (p99); {} calls each", ROUNDS * CALLS_PER_ROUND);
-    println!(
-        "{:>16} {:>16} {:>16} {:>8} {:>10}",
-        "candidates", "native", "WASM", "ratio", "more"
-    );
+    println!("{:>16} {:>16} {:>16} {:>8} {:>10}", "candidates", "native", "WASM", "ratio", "more");
     let mut rows = Vec::new();
     for size in SIZES {
         for picked in [false, true] {
@@ -80,8 +77,9 @@ impl Row {
     }
 
     fn print(&self) {
-        let cell =
-            |times: &Histogram<u64>| format!("{} ({})", p50(times) as u64, times.value_at_quantile(0.99));
+        let cell = |times: &Histogram<u64>| {
+            format!("{} ({})", p50(times) as u64, times.value_at_quantile(0.99))
+        };
         let label = format!("{}{}", self.size, if self.picked { " picked" } else { "" });
         println!(
             "{label:>16} {:>16} {:>16} {:>8.2} {:>10}",
@@ -184,7 +182,11 @@ fn verdict(rows: &[Row]) -> ExitCode {
         };
         met &= holds;
         let word = if holds { "met" } else { "MISSED" };
-        println!("{word}: {} candidates{}: {goal}", row.size, if row.picked { ", picked" } else { "" });
+        println!(
+            "{word}: {} candidates{}: {goal}",
+            row.size,
+            if row.picked { ", picked" } else { "" }
+        );
     }
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

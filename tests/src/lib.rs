@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod load;
 pub mod model_server;
 pub mod policies;

@@ -2,11 +2,9 @@
 
 use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
-use super::{
-    Config, ENVIRONMENT_PREFIX, Enclave, Gpu, Inference, Instance,
-    layers::{Layers, Problems},
-    raw,
-};
+use mrgc_settings::{Layers, Problems};
+
+use super::{Config, ENVIRONMENT_PREFIX, Enclave, Gpu, Inference, Instance, raw};
 use crate::lifecycle::DrainLimits;
 
 const DEFAULT_LISTEN: SocketAddr =

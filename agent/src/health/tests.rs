@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use super::*;
 use crate::signals::{Inference, Load};
 
@@ -14,20 +16,24 @@ fn load() -> Reading<Load> {
     Reading::ok(Load { waiting: Some(2), running: Some(1), ..Load::default() })
 }
 
+fn inference(load: Reading<Load>, models: Reading<Vec<String>>, reachable: bool) -> Inference {
+    Inference { load, models, reachable, asked: Duration::ZERO }
+}
+
 fn polled(load: Reading<Load>, models: Reading<Vec<String>>) -> Option<Polls> {
     let mut polls = Polls::none();
-    polls.add(Inference { load, models, reachable: true });
+    polls.add(inference(load, models, true));
     Some(polls)
 }
 
 fn silent(times: u32, answered_once: bool, reachable: bool) -> Option<Polls> {
     let mut polls = Polls::none();
     if answered_once {
-        polls.add(Inference { load: load(), models: models(&["m"]), reachable: true });
+        polls.add(inference(load(), models(&["m"]), true));
     }
     for _ in 0..times {
         let (load, models) = (Reading::error("no answer"), Reading::error("no answer"));
-        polls.add(Inference { load, models, reachable });
+        polls.add(inference(load, models, reachable));
     }
     Some(polls)
 }

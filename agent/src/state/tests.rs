@@ -49,6 +49,11 @@ fn gpu(index: u32, utilization: Option<f64>, used: Option<u64>) -> Gpu {
 }
 
 fn poll(running: u32, waiting: u32) -> Inference {
+    poll_at(0, running, waiting)
+}
+
+/// A poll that was made at a second.
+fn poll_at(second: u64, running: u32, waiting: u32) -> Inference {
     let load = Load {
         waiting: Some(waiting),
         running: Some(running),
@@ -59,6 +64,7 @@ fn poll(running: u32, waiting: u32) -> Inference {
         load: Reading::ok(load),
         models: Reading::ok(vec!["m".to_owned()]),
         reachable: true,
+        asked: Duration::from_secs(second),
     }
 }
 
@@ -175,8 +181,11 @@ fn a_drain_waits_for_what_is_in_flight() {
     state.apply(Event::Drain, at(10));
     state.apply(Event::Tick, at(12));
     assert_eq!(state.drained(), None, "idle before the drain says nothing");
-    state.apply(Event::Inference(poll(1, 0)), at(13));
-    state.apply(Event::Inference(poll(0, 0)), at(14));
+    state.apply(Event::Inference(poll_at(9, 0, 0)), at(12));
+    assert_eq!(state.drained(), None, "nor does what was asked before");
+    state.apply(Event::Inference(poll_at(13, 1, 0)), at(13));
+    state.apply(Event::Inference(poll_at(14, 0, 0)), at(14));
+    assert_eq!(state.drained(), None, "it settles first");
     state.apply(Event::Tick, at(15));
     assert_eq!(state.drained(), Some(Drained::Idle));
     assert_eq!(state.snapshot(Timestamp(0)).lifecycle, Lifecycle::Terminated);

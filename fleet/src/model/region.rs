@@ -56,10 +56,8 @@ impl Region {
             problems.push("region_id is empty".to_owned());
         }
         if !self.endpoint.starts_with("http://") && !self.endpoint.starts_with("https://") {
-            problems.push(format!(
-                "endpoint `{}` is not an http:// or https:// URL",
-                self.endpoint
-            ));
+            problems
+                .push(format!("endpoint `{}` is not an http:// or https:// URL", self.endpoint));
         }
         if let Some(location) = self.location.filter(|l| !l.is_valid()) {
             problems.push(format!(

@@ -63,7 +63,8 @@ impl Builder {
         for (key, candidates) in groups.clone() {
             let region = key.region.and_then(|id| regions.iter().find(|r| r.id == id));
             let Some(region) = region else { continue };
-            let rtt = if region.id == self.home { Some(0.0) } else { rtt_ms.get(&region.id).copied() };
+            let rtt =
+                if region.id == self.home { Some(0.0) } else { rtt_ms.get(&region.id).copied() };
             let whole = whole_region(region, &key.pool, &candidates, rtt);
             let key = ViewKey { level: Level::Region, region: None, pool: key.pool };
             groups.entry(key).or_default().push(whole);
@@ -101,7 +102,8 @@ fn instance(region: &Region, member: &Member) -> Candidate {
     let health = report.map_or(Health::Unhealthy, |r| r.health);
     let running = report.and_then(|r| r.running);
     let mut frameworks = region.frameworks.clone();
-    frameworks.extend(registration.frameworks.iter().filter(|f| !region.frameworks.contains(f)).cloned());
+    frameworks
+        .extend(registration.frameworks.iter().filter(|f| !region.frameworks.contains(f)).cloned());
     Candidate {
         id: registration.id.as_str().into(),
         level: Level::Instance,
@@ -172,7 +174,9 @@ fn whole_region(
         provider: region.provider.clone(),
         location: region.location,
         health: ready.iter().map(|i| i.health).min().unwrap_or_default(),
-        health_score: mean_or_zero(instances.iter().map(|i| if i.ready { i.health_score } else { 0.0 })),
+        health_score: mean_or_zero(
+            instances.iter().map(|i| if i.ready { i.health_score } else { 0.0 }),
+        ),
         queue_depth: mean(|i| i.queue_depth),
         running: sum(|i| i.running),
         avg_latency_ms: mean(|i| i.avg_latency_ms),
@@ -181,7 +185,10 @@ fn whole_region(
         slots,
         rtt_ms,
         gpu_utilization: mean(|i| i.gpu_utilization),
-        gpu_memory_free_bytes: ready.iter().filter_map(|i| i.gpu_memory_free_bytes).reduce(u64::saturating_add),
+        gpu_memory_free_bytes: ready
+            .iter()
+            .filter_map(|i| i.gpu_memory_free_bytes)
+            .reduce(u64::saturating_add),
         cost_multiplier: Some(region.cost_multiplier),
         cost_per_hour: mean(|i| i.cost_per_hour),
         carbon_intensity: region.carbon_intensity,

@@ -31,7 +31,10 @@ fn check_fleet(layers: &mut Layers, config: &Config) {
             layers.reject(&format!("regions[{i}]"), problem);
         }
         if !seen.insert(&region.id) {
-            layers.reject(&format!("regions[{i}].region_id"), format!("`{}` is there twice", region.id));
+            layers.reject(
+                &format!("regions[{i}].region_id"),
+                format!("`{}` is there twice", region.id),
+            );
         }
     }
     let mut ids = BTreeSet::new();
@@ -47,11 +50,14 @@ fn check_fleet(layers: &mut Layers, config: &Config) {
             layers.reject(&key("address"), format!("`{}` is not host:port", instance.address));
         }
     }
-    if config.store.is_none() && !config.regions.iter().any(|r| Some(&r.id) == config.region.as_ref()) {
+    if config.store.is_none()
+        && !config.regions.iter().any(|r| Some(&r.id) == config.region.as_ref())
+    {
         layers.reject("region", "is not among `regions`: without a [store], list it there");
     }
     if config.store.is_some() && !config.instances.is_empty() {
-        layers.reject("instances", "are for a router without a [store]; agents register themselves");
+        layers
+            .reject("instances", "are for a router without a [store]; agents register themselves");
     }
 }
 
@@ -79,7 +85,10 @@ fn check_policies(layers: &mut Layers, i: usize, route: &Route) {
         if !is_policy_name(&policy.name) {
             layers.reject(
                 &key("name"),
-                format!("`{}` is not a policy's name: lower-case letters, digits and `-`", policy.name),
+                format!(
+                    "`{}` is not a policy's name: lower-case letters, digits and `-`",
+                    policy.name
+                ),
             );
         }
     }
@@ -119,7 +128,10 @@ fn check_numbers(layers: &mut Layers, config: &Config) {
         ("ping_interval_seconds", health.ping_interval_seconds),
     ] {
         if !(value.is_finite() && (0.01..=86_400.0).contains(&value)) {
-            layers.reject(&format!("health_check.{key}"), format!("{value} is not within 0.01 and 86400"));
+            layers.reject(
+                &format!("health_check.{key}"),
+                format!("{value} is not within 0.01 and 86400"),
+            );
         }
     }
     let limits = &config.limits;
@@ -135,7 +147,10 @@ fn check_numbers(layers: &mut Layers, config: &Config) {
         ("connections", limits.connections as u64, 1, 1 << 20),
     ] {
         if !(least..=most).contains(&value) {
-            layers.reject(&format!("limits.{key}"), format!("{value} is not within {least} and {most}"));
+            layers.reject(
+                &format!("limits.{key}"),
+                format!("{value} is not within {least} and {most}"),
+            );
         }
     }
     for (key, value) in [
@@ -147,6 +162,9 @@ fn check_numbers(layers: &mut Layers, config: &Config) {
         }
     }
     if config.peers.key.as_ref().is_some_and(|key| key.len() < 16) {
-        layers.reject("peers.key", "is shorter than 16 characters: make one with `openssl rand -hex 32`");
+        layers.reject(
+            "peers.key",
+            "is shorter than 16 characters: make one with `openssl rand -hex 32`",
+        );
     }
 }

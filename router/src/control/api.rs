@@ -17,12 +17,7 @@ use mrgc_fleet::{
 use serde::{Deserialize, Serialize};
 
 use super::{Context, dry_run, metrics};
-use crate::{
-    config::is_policy_name,
-    policies::Status,
-    problem::Refusal,
-
-};
+use crate::{config::is_policy_name, policies::Status, problem::Refusal};
 
 /// Larger than any policy the host takes, so that the host's own message is the one seen.
 const UPLOAD_BYTES: usize = 16 << 20;
@@ -287,7 +282,8 @@ async fn stats(State(context): State<Arc<Context>>) -> Json<StatsBody> {
         for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
             // A request to this region is counted by its instance, one to another by the region.
             if (view.key.level == Level::Instance) == (candidate.region == snapshot.home) {
-                *decisions_by_region.entry(candidate.region.to_string()).or_default() += slot.sent();
+                *decisions_by_region.entry(candidate.region.to_string()).or_default() +=
+                    slot.sent();
             }
         }
     }
@@ -327,7 +323,8 @@ async fn policy(
     Path(name): Path<String>,
 ) -> Answer<PolicyBody> {
     let version = context.conductor.version(&name);
-    let version = version.ok_or_else(|| Refusal::NotFound { what: "policy", name: name.clone() })?;
+    let version =
+        version.ok_or_else(|| Refusal::NotFound { what: "policy", name: name.clone() })?;
     let json = |text: &str| serde_json::from_str(text).unwrap_or_default();
     Ok(Json(PolicyBody {
         status: Status::of(&version),
@@ -347,7 +344,8 @@ async fn put_policy(
     }
     let uploads = context.uploads.clone();
     // Finished even where the client goes away: half a swap is none.
-    let work = async move { uploads.upload(context.store.as_ref(), &name, artifact.to_vec()).await };
+    let work =
+        async move { uploads.upload(context.store.as_ref(), &name, artifact.to_vec()).await };
     match tokio::spawn(work).await {
         Ok(uploaded) => Ok(Json(uploaded?)),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -212,12 +212,7 @@ fn seen_from(view: &View, elsewhere: bool) -> Arc<View> {
     Arc::new(View { id: view.id, key: view.key.clone(), candidates: candidates.collect() })
 }
 
-fn table(
-    context: &Context,
-    body: &Body,
-    route: usize,
-    level: Level,
-) -> Result<Table, Refusal> {
+fn table(context: &Context, body: &Body, route: usize, level: Level) -> Result<Table, Refusal> {
     let conductor = &context.conductor;
     let seat = |name: &str, config: &str| match conductor.version(name) {
         Some(version) => {

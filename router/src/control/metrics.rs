@@ -60,18 +60,39 @@ fn requests(text: &mut Exposition, context: &Context) {
     let totals = context.threads.totals();
     for (name, help, value) in [
         ("mrgc_router_connections_total", "Client connections accepted.", totals.connections),
-        ("mrgc_router_connections_refused_total", "Client connections refused at the limit.", totals.connections_refused),
+        (
+            "mrgc_router_connections_refused_total",
+            "Client connections refused at the limit.",
+            totals.connections_refused,
+        ),
         ("mrgc_router_requests_total", "Requests received.", totals.requests),
         ("mrgc_router_retries_total", "Attempts after the first of a request.", totals.retries),
-        ("mrgc_router_connect_failures_total", "Attempts that could not connect.", totals.connect_failures),
+        (
+            "mrgc_router_connect_failures_total",
+            "Attempts that could not connect.",
+            totals.connect_failures,
+        ),
         ("mrgc_router_ejections_total", "Candidates taken out on live evidence.", totals.ejections),
-        ("mrgc_router_peer_requests_total", "Requests forwarded to another region's router.", totals.forwarded_to_peers),
-        ("mrgc_router_native_scores_total", "Policy answers replaced by the native score.", totals.native_decisions),
-        ("mrgc_router_client_gone_total", "Responses cut short because the client went away.", totals.client_gone),
+        (
+            "mrgc_router_peer_requests_total",
+            "Requests forwarded to another region's router.",
+            totals.forwarded_to_peers,
+        ),
+        (
+            "mrgc_router_native_scores_total",
+            "Policy answers replaced by the native score.",
+            totals.native_decisions,
+        ),
+        (
+            "mrgc_router_client_gone_total",
+            "Responses cut short because the client went away.",
+            totals.client_gone,
+        ),
     ] {
         text.single(name, "counter", help, value as f64);
     }
-    let mut responses = text.family("mrgc_router_responses_total", "counter", "Responses by class of status.");
+    let mut responses =
+        text.family("mrgc_router_responses_total", "counter", "Responses by class of status.");
     for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(totals.by_class) {
         responses.sample(&[("class", class)], count as f64);
     }
@@ -88,9 +109,12 @@ fn requests(text: &mut Exposition, context: &Context) {
 }
 
 fn policies(text: &mut Exposition, context: &Context) {
-    let statuses: Vec<Status> = context.conductor.versions().iter().map(|v| Status::of(v)).collect();
+    let statuses: Vec<Status> =
+        context.conductor.versions().iter().map(|v| Status::of(v)).collect();
     let families: [(&str, &str, fn(&Status) -> u64); 3] = [
-        ("mrgc_policy_decisions_total", "Score calls answered by the active version.", |s| s.decisions),
+        ("mrgc_policy_decisions_total", "Score calls answered by the active version.", |s| {
+            s.decisions
+        }),
         ("mrgc_policy_faults_total", "Faults of the active version.", |s| s.faults),
         ("mrgc_policy_clamped_total", "Scores above 100, clamped.", |s| s.clamped),
     ];
@@ -107,9 +131,20 @@ fn policies(text: &mut Exposition, context: &Context) {
 fn fleet(text: &mut Exposition, context: &Context) {
     let fleet = context.conductor.fleet();
     let now_ms = context.clock.now_ms();
-    text.single("mrgc_router_snapshot_version", "gauge", "Version of the snapshot in use.", fleet.snapshot.version as f64);
-    text.single("mrgc_router_uptime_seconds", "gauge", "Time since start.", context.started.elapsed().as_secs_f64());
-    let degraded = |part: &str| context.health.get(part).is_some_and(|c| c.status != health::Status::Ok);
+    text.single(
+        "mrgc_router_snapshot_version",
+        "gauge",
+        "Version of the snapshot in use.",
+        fleet.snapshot.version as f64,
+    );
+    text.single(
+        "mrgc_router_uptime_seconds",
+        "gauge",
+        "Time since start.",
+        context.started.elapsed().as_secs_f64(),
+    );
+    let degraded =
+        |part: &str| context.health.get(part).is_some_and(|c| c.status != health::Status::Ok);
     let store = f64::from(u8::from(!degraded("store")));
     text.single("mrgc_router_store_up", "gauge", "1 while the shared state can be read.", store);
     let instances: Vec<_> = fleet
@@ -120,10 +155,21 @@ fn fleet(text: &mut Exposition, context: &Context) {
         .filter(|(candidate, _)| candidate.region == fleet.snapshot.home)
         .collect();
     let families: [(&str, &str, &str, &dyn Fn(usize) -> f64); 4] = [
-        ("mrgc_instance_ready", "gauge", "1 while the state says it takes requests.", &|i| f64::from(u8::from(instances[i].0.ready))),
-        ("mrgc_instance_ejected", "gauge", "1 while this router's own evidence keeps it out.", &|i| f64::from(u8::from(instances[i].1.live(now_ms).masked))),
-        ("mrgc_instance_in_flight", "gauge", "Requests of this router under way there.", &|i| f64::from(instances[i].1.live(now_ms).in_flight)),
-        ("mrgc_instance_requests_total", "counter", "Attempts this router made there.", &|i| instances[i].1.sent() as f64),
+        ("mrgc_instance_ready", "gauge", "1 while the state says it takes requests.", &|i| {
+            f64::from(u8::from(instances[i].0.ready))
+        }),
+        (
+            "mrgc_instance_ejected",
+            "gauge",
+            "1 while this router's own evidence keeps it out.",
+            &|i| f64::from(u8::from(instances[i].1.live(now_ms).masked)),
+        ),
+        ("mrgc_instance_in_flight", "gauge", "Requests of this router under way there.", &|i| {
+            f64::from(instances[i].1.live(now_ms).in_flight)
+        }),
+        ("mrgc_instance_requests_total", "counter", "Attempts this router made there.", &|i| {
+            instances[i].1.sent() as f64
+        }),
     ];
     for (name, kind, help, value) in families {
         let mut family = text.family(name, kind, help);

@@ -61,7 +61,8 @@ impl Uploads {
             let stored = store.put_policy(name, &artifact).await;
             let stored = stored.map_err(|e| Refusal::Store(e.to_string()))?;
             let policy = version.policy.clone();
-            version = Arc::new(Version::new(name.to_owned(), stored.generation, policy, self.threads));
+            version =
+                Arc::new(Version::new(name.to_owned(), stored.generation, policy, self.threads));
         }
         let swapping = Instant::now();
         self.conductor.swap(version.clone()).await;
@@ -106,11 +107,20 @@ impl Uploads {
         generation: u64,
         artifact: Arc<[u8]>,
     ) -> Result<Arc<Version>, catalog::Rejection> {
-        let (engine, conductor, threads) = (self.engine.clone(), self.conductor.clone(), self.threads);
+        let (engine, conductor, threads) =
+            (self.engine.clone(), self.conductor.clone(), self.threads);
         let name = name.to_owned();
         let work = move || {
             let fleet = conductor.fleet();
-            catalog::prepare(&engine, conductor.table(), &fleet, &name, generation, &artifact, threads)
+            catalog::prepare(
+                &engine,
+                conductor.table(),
+                &fleet,
+                &name,
+                generation,
+                &artifact,
+                threads,
+            )
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(prepared) => prepared,

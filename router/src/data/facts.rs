@@ -41,10 +41,9 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Request, Refusal> {
         None => Ok(None),
     };
     let number = |name: &'static str| match text(name)? {
-        Some(value) => value
-            .parse::<i64>()
-            .map(Some)
-            .map_err(|_| Refusal::BadRequest(format!("header {name}: `{value}` is not a whole number"))),
+        Some(value) => value.parse::<i64>().map(Some).map_err(|_| {
+            Refusal::BadRequest(format!("header {name}: `{value}` is not a whole number"))
+        }),
         None => Ok(None),
     };
     Ok(Request {
@@ -115,7 +114,9 @@ pub(super) fn from_body(
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = (&mut found).deserialize(&mut reader).and_then(|()| reader.end());
     match read {
-        Err(e) if whole => return Err(Refusal::BadRequest(format!("the body is not the JSON it says it is: {e}"))),
+        Err(e) if whole => {
+            return Err(Refusal::BadRequest(format!("the body is not the JSON it says it is: {e}")));
+        }
         _ => {}
     }
     if facts.model.is_none() {
@@ -210,4 +211,5 @@ impl<'de> Visitor<'de> for Text {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;

@@ -244,7 +244,8 @@ impl<'a> Journey<'a> {
         self.attempts += 1;
         self.attempts_left -= 1;
         let facts = &self.received.facts;
-        let tokens = u64::from(facts.prompt_tokens.unwrap_or(0)) + u64::from(facts.max_tokens.unwrap_or(0));
+        let tokens =
+            u64::from(facts.prompt_tokens.unwrap_or(0)) + u64::from(facts.max_tokens.unwrap_or(0));
         let in_flight = InFlight::new(slot, tokens);
         let limits = &self.shard.config().limits;
         let first_byte = Duration::from_millis(limits.first_byte_timeout_ms).min(self.left());
@@ -255,7 +256,10 @@ impl<'a> Journey<'a> {
                 let shard = self.shard.clone();
                 let address = address.clone();
                 let connection = Some(connection);
-                Some((response, Flight { shard, address, connection, done: false, _in_flight: in_flight }))
+                Some((
+                    response,
+                    Flight { shard, address, connection, done: false, _in_flight: in_flight },
+                ))
             }
             Err(error) => {
                 self.last = Some(error.to_string());
@@ -305,7 +309,11 @@ impl<'a> Journey<'a> {
         again && !self.is_spent()
     }
 
-    fn pass_on(&self, mut response: Response<Incoming>, mut flight: Flight) -> Response<ResponseBody> {
+    fn pass_on(
+        &self,
+        mut response: Response<Incoming>,
+        mut flight: Flight,
+    ) -> Response<ResponseBody> {
         receive::forget_hop_headers(response.headers_mut());
         if response.body().is_end_stream() {
             flight.completed();

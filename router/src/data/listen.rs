@@ -58,7 +58,8 @@ impl Threads {
 
     /// Waits until every connection has ended or the drain deadline has passed.
     pub fn join(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A panic ends the process before anyone joins.
             let _ = thread.join();
@@ -71,7 +72,8 @@ pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<StdListener>>
     let mut address = address;
     (0..threads)
         .map(|_| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            let socket =
+                Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
             socket.set_reuse_port(true)?;
             socket.set_nonblocking(true)?;
@@ -164,7 +166,10 @@ async fn run(
         }
     };
     if tokio::time::timeout(drain, ended).await.is_err() {
-        tracing::warn!(left = Rc::strong_count(&open) - 1, "connections cut off at the drain deadline");
+        tracing::warn!(
+            left = Rc::strong_count(&open) - 1,
+            "connections cut off at the drain deadline"
+        );
     }
 }
 

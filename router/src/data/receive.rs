@@ -55,13 +55,18 @@ impl Kept {
     }
 }
 
-pub(super) async fn receive(shard: &Shard, request: Request<Incoming>) -> Result<Received, Refusal> {
+pub(super) async fn receive(
+    shard: &Shard,
+    request: Request<Incoming>,
+) -> Result<Received, Refusal> {
     let (mut head, body) = request.into_parts();
     let hop = Hop::read(&head.headers, shard.config().peers.key.as_deref())?;
     let body = keep(shard, body).await?;
     let (start, whole) = match &body {
         Kept::Whole(bytes) => (bytes.as_ref(), true),
-        Kept::Streamed(Some(RequestBody::Streamed { start: Some(start), .. })) => (start.as_ref(), false),
+        Kept::Streamed(Some(RequestBody::Streamed { start: Some(start), .. })) => {
+            (start.as_ref(), false)
+        }
         Kept::Streamed(_) => (&[][..], false),
     };
     let mut facts = match &hop {

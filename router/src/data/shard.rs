@@ -118,7 +118,8 @@ impl Shard {
         };
         let slots = fleet.slots(view);
         let clock_ms = self.common.clock.now_ms();
-        let live = |index: u32| slots.get(index as usize).map(|s| s.live(clock_ms)).unwrap_or_default();
+        let live =
+            |index: u32| slots.get(index as usize).map(|s| s.live(clock_ms)).unwrap_or_default();
         let unmasked = |index: u32| routing::Live { masked: false, ..live(index) };
 
         let mut deck = self.deck.borrow_mut();

@@ -85,8 +85,10 @@ pub fn prepare(
                 .map_err(|error| Rejection::Config { config: config.to_owned(), error })
         };
         let current: Vec<_> = fleet.snapshot.shared_views().cloned().collect();
-        try_on(seat()?, &current).map_err(|fault| Rejection::Trial { views: "the current fleet", fault })?;
-        try_on(seat()?, &made_up).map_err(|fault| Rejection::Trial { views: "a made-up fleet", fault })?;
+        try_on(seat()?, &current)
+            .map_err(|fault| Rejection::Trial { views: "the current fleet", fault })?;
+        try_on(seat()?, &made_up)
+            .map_err(|fault| Rejection::Trial { views: "a made-up fleet", fault })?;
     }
     Ok(version)
 }

@@ -26,11 +26,19 @@ const EVENTS: usize = 1024;
 
 enum Event {
     Fleet(Snapshot),
-    Swap { version: Arc<Version>, done: oneshot::Sender<()> },
+    Swap {
+        version: Arc<Version>,
+        done: oneshot::Sender<()>,
+    },
     /// A data thread has swapped this deck out.
-    Returned { thread: usize, deck: Deck },
+    Returned {
+        thread: usize,
+        deck: Deck,
+    },
     /// A seat of this thread lost its instance.
-    SeatDied { thread: usize },
+    SeatDied {
+        thread: usize,
+    },
 }
 
 /// How the rest of the router speaks with the conductor. Cheap to clone.
@@ -89,7 +97,8 @@ impl Handle {
     pub async fn swap(&self, version: Arc<Version>) {
         let (done, dealt) = oneshot::channel();
         let events = self.events.clone();
-        let sent = tokio::task::spawn_blocking(move || events.send(Event::Swap { version, done })).await;
+        let sent =
+            tokio::task::spawn_blocking(move || events.send(Event::Swap { version, done })).await;
         if sent.is_ok() {
             let _ = dealt.await;
         }
@@ -168,8 +177,14 @@ impl Conductor {
         let spare = || table.specs.iter().map(|_| None).collect();
         let hands =
             hands.into_iter().map(|decks| Hand { decks, spare: spare(), stale: true }).collect();
-        let mut conductor =
-            Self { table, shared: shared.clone(), slots, versions, hands, last_deal: Instant::now() };
+        let mut conductor = Self {
+            table,
+            shared: shared.clone(),
+            slots,
+            versions,
+            hands,
+            last_deal: Instant::now(),
+        };
         conductor.deal();
         let (events, inbox) = mpsc::sync_channel(EVENTS);
         thread::Builder::new().name("conductor".into()).spawn(move || conductor.run(&inbox))?;
@@ -260,7 +275,11 @@ fn ready_seat(
     });
     ready.unwrap_or_else(|e| {
         version.counters(usize::MAX).faults.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        tracing::warn!(policy = name, generation = version.generation, "policy cannot be seated: {e}");
+        tracing::warn!(
+            policy = name,
+            generation = version.generation,
+            "policy cannot be seated: {e}"
+        );
         Seat::failed(version.clone())
     })
 }

@@ -55,7 +55,9 @@ impl RouteTable {
                     specs.len() - 1
                 });
                 let weight = Weight { weight: policy.weight, required: policy.required };
-                for (part, skipped) in both.iter_mut().zip([LevelChoice::Instance, LevelChoice::Region]) {
+                for (part, skipped) in
+                    both.iter_mut().zip([LevelChoice::Instance, LevelChoice::Region])
+                {
                     if policy.level != skipped {
                         part.seats.push(seat);
                         part.weights.push(weight);
@@ -97,7 +99,9 @@ impl Deck {
 fn label(table: &RouteTable, seats: &[Seat], route: usize) -> HeaderValue {
     let mut used: Vec<usize> = Vec::new();
     for level in [Level::Region, Level::Instance] {
-        used.extend(table.part(route, level).seats.iter().filter(|s| !used.contains(s)).collect::<Vec<_>>());
+        used.extend(
+            table.part(route, level).seats.iter().filter(|s| !used.contains(s)).collect::<Vec<_>>(),
+        );
     }
     let names: Vec<_> = used.iter().map(|seat| seats[*seat].label()).collect();
     HeaderValue::from_str(&names.join(",")).unwrap_or(HeaderValue::from_static("?"))
@@ -130,7 +134,12 @@ impl Seat {
 
     /// A seat whose version could not be brought to life.
     pub fn failed(version: Arc<Version>) -> Self {
-        Self { name: version.name.clone(), version: Some(version), instance: None, observed: Vec::new() }
+        Self {
+            name: version.name.clone(),
+            version: Some(version),
+            instance: None,
+            observed: Vec::new(),
+        }
     }
 
     /// Shows the instance those of the fleet's views that this router decides on.

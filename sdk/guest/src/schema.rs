@@ -150,7 +150,10 @@ struct Inner<'a> {
 impl<'de> MapAccess<'de> for Inner<'_> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
         match self.key.take() {
             Some(key) => seed.deserialize(serde::de::value::StrDeserializer::new(key)).map(Some),
             None => Err(noted()),

@@ -11,7 +11,7 @@
 #[allow(unreachable_pub, reason = "also compiled into the host, where it is public")]
 mod cases;
 
-use crate::{Loads, Policy, __private::Glue};
+use crate::{__private::Glue, Loads, Policy};
 
 /// Runs every case and panics with all that failed.
 ///

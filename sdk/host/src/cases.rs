@@ -41,10 +41,8 @@ fn check(
 
     let request_lists = RequestLists::of(&case.request);
     let request = request(&case.request, &request_lists);
-    let loads =
-        || Loads { in_flight: &case.in_flight, in_flight_tokens: &case.in_flight_tokens };
-    let scores =
-        instance.score(0, &request, &case.picks, loads()).map_err(|e| named(&e))?;
+    let loads = || Loads { in_flight: &case.in_flight, in_flight_tokens: &case.in_flight_tokens };
+    let scores = instance.score(0, &request, &case.picks, loads()).map_err(|e| named(&e))?;
     case.check(&scores.points, |index| {
         instance.explain(0, &request, &case.picks, loads(), index).map_err(|e| e.to_string())
     })

@@ -5,17 +5,25 @@ use thiserror::Error;
 /// Why an artifact is not a policy that can be used. Each is the author's to mend.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum LoadError {
-    #[error("the artifact is {bytes} bytes, over the limit of {limit}; build it in release mode and strip it")]
+    #[error(
+        "the artifact is {bytes} bytes, over the limit of {limit}; build it in release mode and strip it"
+    )]
     TooLarge { bytes: usize, limit: usize },
     #[error("not WebAssembly: it does not start with the bytes `\\0asm`")]
     NotWasm,
-    #[error("a core WebAssembly module, not a component; build it with `cargo xtask policies`, which makes the component")]
+    #[error(
+        "a core WebAssembly module, not a component; build it with `cargo xtask policies`, which makes the component"
+    )]
     NotAComponent,
     #[error("it does not compile: {0}")]
     Invalid(String),
-    #[error("it imports `{0}`; a policy is a pure function and may import nothing but `mrgc:policy/log@1.0.0`")]
+    #[error(
+        "it imports `{0}`; a policy is a pure function and may import nothing but `mrgc:policy/log@1.0.0`"
+    )]
     ForbiddenImport(String),
-    #[error("it is for `{found}`; this host serves `mrgc:policy/routing@1.0.0`: rebuild it with this release's SDK")]
+    #[error(
+        "it is for `{found}`; this host serves `mrgc:policy/routing@1.0.0`: rebuild it with this release's SDK"
+    )]
     OtherInterface { found: String },
     #[error("it exports no `mrgc:policy/routing@1.0.0`; is `mrgc_policy_sdk::export!` missing?")]
     NoInterface,

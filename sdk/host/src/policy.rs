@@ -64,7 +64,9 @@ impl Policy {
         let manifest = Instance::describe(engine, &pre)?;
         let digest = hex(&Sha256::digest(artifact));
         let size_bytes = artifact.len();
-        Ok(Self { inner: Arc::new(Inner { engine: engine.clone(), pre, manifest, digest, size_bytes }) })
+        Ok(Self {
+            inner: Arc::new(Inner { engine: engine.clone(), pre, manifest, digest, size_bytes }),
+        })
     }
 
     pub fn manifest(&self) -> &Manifest {

@@ -84,11 +84,7 @@ mrgc_policy_sdk::bindings::export_component!(Hostile);
 
 impl Guest for Hostile {
     fn describe() -> Manifest {
-        describe::<WellBehaved>(
-            "hostile",
-            env!("CARGO_PKG_VERSION"),
-            env!("CARGO_PKG_DESCRIPTION"),
-        )
+        describe::<WellBehaved>("hostile", env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_DESCRIPTION"))
     }
 
     fn configure(config: String) -> Result<(), String> {

@@ -1,0 +1,152 @@
+//! One child process: started, waited for until it listens, signalled, and killed at the end.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::PATIENCE;
+
+/// Between two looks at what is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A running program.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    child: Child,
+    /// By name, as in `data=127.0.0.1:8000`; a lone address has the empty name.
+    addresses: BTreeMap<String, SocketAddr>,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts a binary of this workspace and waits for its line `listening …`. What it writes to standard
+    /// error goes to a file in `dir`.
+    pub async fn start(dir: &Path, name: &str, binary: &str, args: &[String]) -> Result<Self> {
+        let path = binary_path(binary)?;
+        let log = dir.join(format!("{name}.log"));
+        let mut child = Command::new(path)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let listening = tokio::time::timeout(PATIENCE, async {
+            while let Some(line) = lines.next_line().await? {
+                if let Some(rest) = line.strip_prefix("listening ") {
+                    return Ok(Some(rest.to_owned()));
+                }
+            }
+            anyhow::Ok(None)
+        });
+        let Some(line) = listening.await.with_context(|| format!("{name} does not listen"))??
+        else {
+            bail!("{name} ended at start:\n{}", std::fs::read_to_string(&log)?);
+        };
+        Ok(Self { name: name.to_owned(), child, addresses: parse(&line)?, log })
+    }
+
+    pub fn address(&self, name: &str) -> Result<SocketAddr> {
+        self.addresses
+            .get(name)
+            .copied()
+            .with_context(|| format!("{} has no address {name:?}", self.name))
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// What it has written to standard error so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub async fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Sends a signal by name, as in `TERM`, `STOP` or `CONT`.
+    pub async fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} has ended", self.name))?;
+        let sent =
+            Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().await?;
+        ensure!(sent.success(), "cannot signal {}", self.name);
+        Ok(())
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{} does not end", self.name))??)
+    }
+}
+
+fn parse(line: &str) -> Result<BTreeMap<String, SocketAddr>> {
+    line.split_whitespace()
+        .map(|part| {
+            let (name, address) = part.split_once('=').unwrap_or(("", part));
+            let address = address.parse().with_context(|| format!("address in `{line}`"))?;
+            Ok((name.to_owned(), address))
+        })
+        .collect()
+}
+
+/// Waits for a state by looking, with a deadline; what cannot be looked at yet is looked at again.
+pub async fn eventually<T, F>(what: &str, limit: Duration, mut look: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let end = Instant::now() + limit;
+    loop {
+        let last = match look().await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => None,
+            Err(e) => Some(e),
+        };
+        if Instant::now() > end {
+            return match last {
+                Some(e) => Err(e.context(format!("not within {limit:?}: {what}"))),
+                None => bail!("not within {limit:?}: {what}"),
+            };
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// A program built beside this one.
+pub(super) fn binary_path(binary: &str) -> Result<PathBuf> {
+    let path = profile_folder()?.join(binary);
+    ensure!(path.exists(), "{} is not built: run `cargo build --workspace`", path.display());
+    Ok(path)
+}
+
+/// `target/debug`, or another profile's: where this program is, but for `deps`.
+fn profile_folder() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folder = here.parent().context("no folder")?;
+    let folder =
+        if folder.ends_with("deps") { folder.parent().context("no folder")? } else { folder };
+    Ok(folder.to_owned())
+}
+
+pub(super) fn target_folder() -> Result<PathBuf> {
+    Ok(profile_folder()?.parent().context("no target folder")?.to_owned())
+}
