@@ -36,8 +36,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub fn view(&self, key: &ViewKey) -> Option<&View> {
-        self.views.get(key).map(Arc::as_ref)
+    pub fn view(&self, key: &ViewKey) -> Option<&Arc<View>> {
+        self.views.get(key)
     }
 
     pub fn views(&self) -> impl Iterator<Item = &View> {
@@ -50,12 +50,12 @@ impl Snapshot {
     }
 
     /// The regions that have a pool.
-    pub fn regions_with(&self, pool: &PoolId) -> Option<&View> {
+    pub fn regions_with(&self, pool: &PoolId) -> Option<&Arc<View>> {
         self.view(&ViewKey { level: Level::Region, region: None, pool: pool.clone() })
     }
 
     /// The instances of a pool in the home region.
-    pub fn instances_at_home(&self, pool: &PoolId) -> Option<&View> {
+    pub fn instances_at_home(&self, pool: &PoolId) -> Option<&Arc<View>> {
         let region = Some(self.home.clone());
         self.view(&ViewKey { level: Level::Instance, region, pool: pool.clone() })
     }

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-pub use program::{Program, eventually};
+pub use program::{Program, binary_path, eventually};
 
 /// Where a region is, and what it satisfies.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +117,16 @@ impl Cluster {
 
     /// Starts a router and registers its region. `routes` is TOML, `[[routes]]` and what else is wanted.
     pub async fn router(&self, region: RegionSpec, routes: &str) -> Result<Router> {
+        self.router_with(region, routes, &[]).await
+    }
+
+    /// The same, with variables of the environment over the configuration.
+    pub async fn router_with(
+        &self,
+        region: RegionSpec,
+        routes: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Router> {
         let config = format!(
             "region = {id:?}\n\
              [listen]\ndata = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nthreads = 2\n\
@@ -129,7 +139,7 @@ impl Cluster {
             policies = policies_folder()?,
         );
         let name = format!("router-{}", region.id);
-        let program = router_process(self.dir.path(), &name, &config).await?;
+        let program = router_process_with(self.dir.path(), &name, &config, environment).await?;
         let (data, control) = (program.address("data")?, program.address("control")?);
         let router = Router { region: region.id.to_owned(), program, data, control };
         self.register(region, &router).await?;
@@ -208,9 +218,14 @@ impl Router {
 
     /// Waits until the router takes so many instances of its own region for ready.
     pub async fn sees_ready(&self, client: &reqwest::Client, count: usize) -> Result<()> {
-        let what = format!("{} sees {count} ready instances", self.region);
+        self.sees_ready_in(client, &self.region, count).await
+    }
+
+    /// Waits until the router takes so many instances of a region for ready.
+    pub async fn sees_ready_in(&self, client: &reqwest::Client, region: &str, count: usize) -> Result<()> {
+        let what = format!("{} sees {count} ready instances of {region}", self.region);
         eventually(&what, PATIENCE, || async {
-            let path = format!("/instances?region={}", self.region);
+            let path = format!("/instances?region={region}");
             let instances = self.get(client, &path).await?;
             let ready = instances.as_array().into_iter().flatten().filter(|i| i["ready"] == true);
             Ok((ready.count() == count).then_some(()))
@@ -221,9 +236,19 @@ impl Router {
 
 /// Starts `mrgc-router` on a configuration of its own.
 pub async fn router_process(dir: &Path, name: &str, config: &str) -> Result<Program> {
+    router_process_with(dir, name, config, &[]).await
+}
+
+/// The same, with variables of the environment over the configuration.
+pub async fn router_process_with(
+    dir: &Path,
+    name: &str,
+    config: &str,
+    environment: &[(&str, &str)],
+) -> Result<Program> {
     let file = write_config(dir, name, config)?;
     let args = ["run", "--print-address", "--config", &file].map(str::to_owned);
-    Program::start(dir, name, "mrgc-router", &args).await
+    Program::start_with(dir, name, "mrgc-router", &args, environment).await
 }
 
 async fn agent_process(dir: &Path, id: &str, config: &str) -> Result<Program> {

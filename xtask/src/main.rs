@@ -7,6 +7,7 @@
 mod bench;
 mod policies;
 mod steps;
+mod test;
 mod wasm;
 mod workspace;
 
@@ -19,6 +20,7 @@ Examples:
   cargo xtask policies            build the stock policies into target/policies/
   cargo xtask policies score      only that one
   cargo xtask policies --all      and the test policies, and mrgc-fleet for wasm32
+  cargo xtask test                formatting, lints, WASM builds and all tests
   cargo xtask bench policy        score calls as WASM against the same code natively
 
 Environment:
@@ -37,6 +39,8 @@ struct Cli {
 enum Command {
     /// Build the routing policies as WASM components
     Policies(policies::Args),
+    /// Run everything that must pass
+    Test(test::Args),
     /// Measure what is claimed to be fast
     Bench(bench::Args),
 }
@@ -44,6 +48,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Policies(args) => policies::run(args),
+        Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
     };
     match outcome {

@@ -17,7 +17,7 @@ fn pool() -> PoolId {
     POOL.into()
 }
 
-fn ids(view: Option<&View>) -> Vec<&str> {
+fn ids(view: Option<&Arc<View>>) -> Vec<&str> {
     view.map_or_else(Vec::new, |view| view.candidates.iter().map(|c| &*c.id).collect())
 }
 

@@ -14,14 +14,15 @@ use hyper::body::Incoming;
 use mrgc_fleet::{
     guard,
     model::{PoolId, RegionId},
-    routing::NoRoute,
+    routing::{MAX_ATTEMPTS, NoRoute},
+    snapshot::Level,
 };
 
 use super::{
     body::{Idle, Never, RequestBody, ResponseBody},
     hop::Hop,
     receive::{self, Received},
-    shard::Shard,
+    shard::{Choice, Shard},
     stats::Stats,
     upstream::{self, Connection, SendError},
 };
@@ -122,7 +123,7 @@ impl<'a> Journey<'a> {
     }
 
     async fn run(&mut self) -> Result<Response<ResponseBody>, Refusal> {
-        if self.regions_tried.contains(&self.shard.fleet().snapshot.home) {
+        if self.regions_tried.contains(self.home()) {
             return Err(Refusal::Loop);
         }
         for pool in receive::pools(self.shard, &self.received)? {
@@ -143,17 +144,12 @@ impl<'a> Journey<'a> {
 
     /// Regions that have the pool, best first.
     async fn try_regions(&mut self, pool: &PoolId) -> Step {
-        let fleet = self.shard.fleet();
-        let Some(view) = fleet.snapshot.regions_with(pool) else { return Step::Next };
-        let (route, facts) = (self.received.route, &self.received.facts);
-        let regions = match self.shard.decide(route, &fleet, view, facts, view.candidates.len()) {
-            Ok(regions) => regions,
+        let choice = match self.decide(Level::Region, pool) {
+            Ok(choice) => choice,
             Err(reason) => return self.no_route(reason),
         };
-        for index in regions.as_slice() {
-            let region = &view.candidates[*index as usize];
-            let slot = &fleet.slots(view)[*index as usize];
-            let step = if region.region == fleet.snapshot.home {
+        for (region, slot) in choice.places() {
+            let step = if region.region == *self.home() {
                 self.try_instances(pool).await
             } else {
                 self.try_peer(&region.region, &region.address, slot).await
@@ -168,16 +164,11 @@ impl<'a> Journey<'a> {
 
     /// Instances of the pool in this region, best first.
     async fn try_instances(&mut self, pool: &PoolId) -> Step {
-        let fleet = self.shard.fleet();
-        let Some(view) = fleet.snapshot.instances_at_home(pool) else { return Step::Next };
-        let (route, facts) = (self.received.route, &self.received.facts);
-        let order = match self.shard.decide(route, &fleet, view, facts, self.attempts_left) {
-            Ok(order) => order,
+        let choice = match self.decide(Level::Instance, pool) {
+            Ok(choice) => choice,
             Err(reason) => return self.no_route(reason),
         };
-        for index in order.as_slice() {
-            let instance = &view.candidates[*index as usize];
-            let slot = &fleet.slots(view)[*index as usize];
+        for (instance, slot) in choice.places() {
             let Some(request) = self.outgoing() else { return Step::Next };
             match self.attempt(&instance.address, slot, request).await {
                 Some((mut response, flight)) => {
@@ -185,7 +176,7 @@ impl<'a> Journey<'a> {
                     if self.is_worth_retrying(response.status(), &instance.id) {
                         continue;
                     }
-                    self.mark(response.headers_mut(), &instance.id, &fleet.snapshot.home);
+                    self.mark(response.headers_mut(), &instance.id);
                     return Step::Answered(self.pass_on(response, flight));
                 }
                 None if self.is_spent() => return Step::Next,
@@ -193,6 +184,19 @@ impl<'a> Journey<'a> {
             }
         }
         Step::Next
+    }
+
+    fn decide(&self, level: Level, pool: &PoolId) -> Result<Choice, NoRoute> {
+        let attempts = match level {
+            Level::Region => MAX_ATTEMPTS,
+            Level::Instance => self.attempts_left,
+        };
+        let (route, facts) = (self.received.route, &self.received.facts);
+        self.shard.decide(route, level, pool, facts, attempts).unwrap_or(Err(NoRoute::NoneReady))
+    }
+
+    fn home(&self) -> &RegionId {
+        &self.shard.common.home
     }
 
     /// Another region, through its router.
@@ -204,7 +208,7 @@ impl<'a> Journey<'a> {
             return self.failed(format!("{region}: `{endpoint}` is not an http:// URL"));
         };
         let mut regions_tried = self.regions_tried.clone();
-        regions_tried.push(self.shard.fleet().snapshot.home.clone());
+        regions_tried.push(self.home().clone());
         let hop = Hop {
             facts: self.received.facts.clone(),
             route: self.shard.table().routes[self.received.route].name.clone(),
@@ -322,8 +326,8 @@ impl<'a> Journey<'a> {
         response.map(|body| ResponseBody::Upstream { body, idle: Idle::new(idle), flight })
     }
 
-    fn mark(&self, headers: &mut HeaderMap, instance: &str, region: &RegionId) {
-        for (name, value) in [(INSTANCE, instance), (REGION, region.as_str())] {
+    fn mark(&self, headers: &mut HeaderMap, instance: &str) {
+        for (name, value) in [(INSTANCE, instance), (REGION, self.home().as_str())] {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }

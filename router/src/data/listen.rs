@@ -97,6 +97,7 @@ pub fn start(
     shutdown: &watch::Receiver<bool>,
 ) -> io::Result<Threads> {
     let common = Common {
+        home: config.home(),
         tenants: Arc::new(tenants(&config)),
         config,
         conductor,

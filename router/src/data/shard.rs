@@ -8,15 +8,15 @@ use std::{
 };
 
 use mrgc_fleet::{
-    model::Request,
+    model::{PoolId, RegionId, Request},
     routing::{self, Attempts, NoRoute, Question, Scratch},
-    snapshot::{Level, View},
+    snapshot::{Candidate, Level, View},
 };
 
 use super::{stats::Stats, upstream};
 use crate::{
     config::Config,
-    flight::{Clock, FleetView},
+    flight::{Clock, FleetView, Slot},
     health::HealthBoard,
     policies::{Deck, Handle, RouteTable, translate::Moment},
 };
@@ -24,6 +24,7 @@ use crate::{
 /// What all data threads are started with.
 #[derive(Clone, Debug)]
 pub(super) struct Common {
+    pub home: RegionId,
     pub config: Arc<Config>,
     pub conductor: Handle,
     pub clock: Clock,
@@ -32,6 +33,25 @@ pub(super) struct Common {
     pub tenants: Arc<HashMap<[u8; 32], usize>>,
     /// Starts every decision's id, so that two routers' never meet.
     pub node: u32,
+}
+
+/// A decision, with the fleet on which it was made.
+#[derive(Debug)]
+pub(super) struct Choice {
+    fleet: Arc<FleetView>,
+    view: Arc<View>,
+    order: Attempts,
+}
+
+impl Choice {
+    /// The candidates to try, best first.
+    pub fn places(&self) -> impl Iterator<Item = (&Candidate, &Arc<Slot>)> {
+        let slots = self.fleet.slots(&self.view);
+        self.order.as_slice().iter().filter_map(move |index| {
+            let index = *index as usize;
+            Some((self.view.candidates.get(index)?, slots.get(index)?))
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -95,24 +115,31 @@ impl Shard {
         format!("{:08x}-{:x}-{number:x}", self.common.node, self.thread)
     }
 
-    /// Asks the route's policies where among a view's candidates the request should go.
+    /// Asks the route's policies where a request should go: to which region that has the pool, or to
+    /// which of the pool's instances here. `None` where there is no such view.
     pub fn decide(
         &self,
         route: usize,
-        fleet: &FleetView,
-        view: &View,
+        level: Level,
+        pool: &PoolId,
         facts: &Request,
         attempts: usize,
-    ) -> Result<Attempts, NoRoute> {
+    ) -> Option<Result<Choice, NoRoute>> {
+        let deck = &mut *self.deck.borrow_mut();
+        let fleet = &deck.fleet;
+        let view = match level {
+            Level::Region => fleet.snapshot.regions_with(pool),
+            Level::Instance => fleet.snapshot.instances_at_home(pool),
+        }?;
         let at = Moment { number: self.count(view.id), time_ms: now_ms(), seed: self.next_seed() };
         let table = self.table();
-        let part = table.part(route, view.key.level);
+        let part = table.part(route, level);
         let question = Question {
             view,
             request: facts,
             rules: &self.config().placement,
             weights: &part.weights,
-            picker: picker(table, route, view.key.level),
+            picker: picker(table, route, level),
             seed: at.seed,
             attempts,
         };
@@ -121,17 +148,11 @@ impl Shard {
         let live =
             |index: u32| slots.get(index as usize).map(|s| s.live(clock_ms)).unwrap_or_default();
         let unmasked = |index: u32| routing::Live { masked: false, ..live(index) };
-
-        let mut deck = self.deck.borrow_mut();
-        // A deck dealt while this request was on its way has observed other views.
-        let same_fleet = std::ptr::eq(Arc::as_ptr(&deck.fleet), fleet);
         let mut died = false;
+        let seats = &mut deck.seats;
         let mut score = |policy: usize, picks: &[u32], loads: routing::Loads<'_>| {
-            let seat = &mut deck.seats[part.seats[policy]];
-            let scores = match same_fleet {
-                true => seat.score(self.thread, view, facts, at, picks, loads),
-                false => None,
-            };
+            let seat = &mut seats[part.seats[policy]];
+            let scores = seat.score(self.thread, view, facts, at, picks, loads);
             if scores.is_none() {
                 Stats::count(&self.stats.native_decisions);
                 died |= seat.is_empty() && seat.version.is_some();
@@ -147,7 +168,8 @@ impl Shard {
         if died {
             self.common.conductor.seat_died(self.thread);
         }
-        decided
+        let choice = |order| Choice { fleet: fleet.clone(), view: view.clone(), order };
+        Some(decided.map(choice))
     }
 
     fn count(&self, view: u32) -> u64 {

@@ -46,21 +46,27 @@ impl<'a> Candidates<'a> {
 
     /// The candidate at a position of this decision.
     pub fn get(&self, position: usize) -> Option<Candidate<'a>> {
+        (position < self.len()).then(|| self.at(position))
+    }
+
+    /// Knows its length, so that what is collected from it is allocated once.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Candidate<'a>> + use<'a> {
+        let this = *self;
+        (0..this.len()).map(move |position| this.at(position))
+    }
+
+    /// # Panics
+    ///
+    /// There is no such position, or the host picked a candidate that the view does not have: its error,
+    /// and a trap tells it so.
+    #[inline]
+    fn at(&self, position: usize) -> Candidate<'a> {
         let index = match self.picks {
             [] => position,
-            picks => *picks.get(position)? as usize,
+            picks => picks[position] as usize,
         };
-        Some(self.join(position, self.facts.get(index)?))
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = Candidate<'a>> + use<'a> {
-        let this = *self;
-        (0..this.len()).filter_map(move |position| this.get(position))
-    }
-
-    fn join(&self, position: usize, facts: &'a Facts) -> Candidate<'a> {
         Candidate {
-            facts,
+            facts: &self.facts[index],
             in_flight: self.loads.in_flight.get(position).copied().unwrap_or(0),
             in_flight_tokens: self.loads.in_flight_tokens.get(position).copied().unwrap_or(0),
         }

@@ -103,10 +103,10 @@ fn read_config<C: serde::de::DeserializeOwned + Default>(json: &str) -> Result<C
     if object.is_empty() {
         return Ok(C::default());
     }
-    if let Some(known) = schema::field_names::<C>() {
-        if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
-            return Err(format!("unknown key `{key}`; known keys: {}", known.join(", ")));
-        }
+    if let Some(known) = schema::field_names::<C>()
+        && let Some(key) = object.keys().find(|key| !known.contains(&key.as_str()))
+    {
+        return Err(format!("unknown key `{key}`; known keys: {}", known.join(", ")));
     }
     serde_json::from_value(value).map_err(|e| format!("config: {e}"))
 }

@@ -45,6 +45,8 @@
 
 extern crate self as mrgc_policy_sdk;
 
+#[cfg(any(target_arch = "wasm32", test))]
+mod alloc;
 mod candidates;
 mod glue;
 pub mod log;
@@ -109,6 +111,7 @@ pub trait Policy: Sized {
 macro_rules! export {
     ($policy:ty) => {
         #[doc(hidden)]
+        #[allow(dead_code)]
         pub struct MrgcPolicyComponent;
 
         const _: () = {
@@ -156,6 +159,8 @@ macro_rules! export {
         };
 
         // The names of a component's exports mean nothing to a native linker.
+        #[cfg(target_arch = "wasm32")]
+        // Natively the exports would be symbols that two policies in one program share.
         #[cfg(target_arch = "wasm32")]
         $crate::bindings::export_component!(MrgcPolicyComponent);
     };

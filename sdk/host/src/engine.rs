@@ -6,7 +6,7 @@ use wasmtime::{Config, EngineWeak, InstanceAllocationStrategy, PoolingAllocation
 
 use crate::Limits;
 
-/// How often deadlines are looked at: a call ends at most this much after its deadline.
+/// How often deadlines are looked at: a call ends within two of these after its deadline.
 pub const TICK: Duration = Duration::from_millis(1);
 
 /// Instances alive at once: data threads × policies × configurations, twice (one in use, one to come).
@@ -32,11 +32,6 @@ impl Engine {
             .spawn(move || tick(&weak))
             .map_err(|e| EngineError(format!("cannot start the deadline thread: {e}")))?;
         Ok(Self { wasmtime, limits })
-    }
-
-    /// Ticks after which a call that started now has run for at least `deadline`.
-    pub(crate) fn ticks(deadline: Duration) -> u64 {
-        (deadline.as_micros() / TICK.as_micros()) as u64 + 1
     }
 }
 

@@ -11,15 +11,17 @@ use crate::{
         exports::mrgc::policy::routing,
         mrgc::policy::log::{self, Level},
     },
+    deadline::Watch,
     limits::MemoryLimiter,
 };
 
 pub use routing::Loads;
 
-/// What the sandbox may reach on the host: its memory limit and its log.
+/// What the host keeps of a sandbox: its bounds and its log.
 pub(crate) struct Guest {
     name: String,
     memory: MemoryLimiter,
+    watch: Watch,
     log_line_bytes: usize,
     log_lines_left: u32,
     log_lines_dropped: u64,
@@ -76,6 +78,7 @@ impl Instance {
         let guest = Guest {
             name: name.to_owned(),
             memory: MemoryLimiter::new(limits.memory_bytes),
+            watch: Watch::default(),
             log_line_bytes: limits.log_line_bytes,
             log_lines_left: limits.log_lines,
             log_lines_dropped: 0,
@@ -83,7 +86,10 @@ impl Instance {
         };
         let mut store = Store::new(&engine.wasmtime, guest);
         store.limiter(|guest| &mut guest.memory);
-        store.set_epoch_deadline(Engine::ticks(limits.observe_deadline));
+        store.set_hostcall_fuel(limits.answer_bytes);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().watch.look()));
+        let ticks = store.data_mut().watch.start(limits.observe_deadline);
+        store.set_epoch_deadline(ticks);
         match pre.instantiate(&mut store) {
             Ok(policy) => Ok(Self { store, policy, engine: engine.clone(), alive: true }),
             Err(e) if e.is::<wasmtime::PoolConcurrencyLimitError>() => {
@@ -159,6 +165,11 @@ impl Instance {
         })
     }
 
+    /// Log lines over the bound, in all calls.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.store.data().log_lines_dropped
+    }
+
     /// Whether a fault has ended it.
     pub fn is_dead(&self) -> bool {
         !self.alive
@@ -172,10 +183,12 @@ impl Instance {
         if !self.alive {
             return Err(Fault::Dead);
         }
-        self.store.set_epoch_deadline(Engine::ticks(deadline));
         let guest = self.store.data_mut();
         guest.log_lines_left = self.engine.limits.log_lines;
         guest.last_error = None;
+        guest.memory.reached = false;
+        let ticks = guest.watch.start(deadline);
+        self.store.set_epoch_deadline(ticks);
         call(&self.policy, &mut self.store).map_err(|error| {
             self.alive = false;
             fault(&error, self.store.data(), &self.engine, deadline)
@@ -192,19 +205,20 @@ impl fmt::Debug for Instance {
     }
 }
 
+/// Each loop is one that the compiler makes vector instructions of.
 fn checked(mut points: Vec<f32>, expected: usize) -> Result<Scores, Fault> {
     if points.len() != expected {
         return Err(Fault::WrongLength { expected, got: points.len() });
     }
+    if !points.iter().fold(true, |all, value| all & value.is_finite()) {
+        let broken = points.iter().copied().enumerate().find(|(_, value)| !value.is_finite());
+        let (index, value) = broken.unwrap_or_default();
+        return Err(Fault::NotANumber { index, value });
+    }
     let mut clamped = 0;
-    for (index, value) in points.iter_mut().enumerate() {
-        if !value.is_finite() {
-            return Err(Fault::NotANumber { index, value: *value });
-        }
-        if *value > 100.0 {
-            *value = 100.0;
-            clamped += 1;
-        }
+    for value in &mut points {
+        clamped += u32::from(*value > 100.0);
+        *value = value.min(100.0);
     }
     Ok(Scores { points, clamped })
 }

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cases;
+mod deadline;
 mod engine;
 mod error;
 mod instance;

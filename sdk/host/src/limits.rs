@@ -11,10 +11,13 @@ pub struct Limits {
     pub artifact_bytes: usize,
     /// Growing beyond it fails in the guest, which then traps.
     pub memory_bytes: usize,
-    /// `score` and `explain` end with a fault when it passes.
+    /// `score` and `explain` end with a fault when they have run for so long.
     pub score_deadline: Duration,
     /// `observe`, `configure`, `describe` and starting up: all that is off the data path.
     pub observe_deadline: Duration,
+    /// What the host copies out of one call: its scores or its text, or one log line before it is cut. A
+    /// call that hands over more ends with a fault.
+    pub answer_bytes: usize,
     /// Log lines kept per call; more are dropped and counted.
     pub log_lines: u32,
     /// A longer line is cut.
@@ -28,6 +31,7 @@ impl Default for Limits {
             memory_bytes: 64 << 20,
             score_deadline: Duration::from_millis(2),
             observe_deadline: Duration::from_millis(50),
+            answer_bytes: 1 << 20,
             log_lines: 16,
             log_line_bytes: 1024,
         }

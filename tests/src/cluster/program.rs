@@ -35,10 +35,22 @@ impl Program {
     /// Starts a binary of this workspace and waits for its line `listening …`. What it writes to standard
     /// error goes to a file in `dir`.
     pub async fn start(dir: &Path, name: &str, binary: &str, args: &[String]) -> Result<Self> {
+        Self::start_with(dir, name, binary, args, &[]).await
+    }
+
+    /// The same, with variables added to the environment.
+    pub async fn start_with(
+        dir: &Path,
+        name: &str,
+        binary: &str,
+        args: &[String],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let path = binary_path(binary)?;
         let log = dir.join(format!("{name}.log"));
         let mut child = Command::new(path)
             .args(args)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -131,8 +143,8 @@ where
     }
 }
 
-/// A program built beside this one.
-pub(super) fn binary_path(binary: &str) -> Result<PathBuf> {
+/// The path of a program built beside this one.
+pub fn binary_path(binary: &str) -> Result<PathBuf> {
     let path = profile_folder()?.join(binary);
     ensure!(path.exists(), "{} is not built: run `cargo build --workspace`", path.display());
     Ok(path)

@@ -1,0 +1,359 @@
+//! What should have come of it, and what did.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    control::Totals,
+    script::{Story, Swap},
+    stage::{CAST, ENCLAVE, ROUTE_POLICY, SLOW, Stage, VICTIM},
+    style::{Style, counted, duration_ms, percent, thousands},
+    tally::{Counts, Demand},
+};
+use crate::cluster::IRELAND;
+
+/// A machine that is busy with other things may make a policy miss its deadline now and then.
+const FAULTS_MAX: f64 = 0.02;
+/// Of what would be fair, the share below which the slow instance has to stay.
+const SLOW_SHARE_MAX: f64 = 0.5;
+
+/// Something that has to hold.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub passed: bool,
+    pub detail: String,
+}
+
+/// All that there is to say in the end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    pub passed: bool,
+    pub requests: u64,
+    pub answered: u64,
+    pub streamed: u64,
+    pub failed: u64,
+    /// Streams that the killed instance had begun.
+    pub cut_by_kill: u64,
+    /// Attempts after the first of a request, as the routers counted them.
+    pub retries: u64,
+    pub swaps: usize,
+    /// The median over swaps and regions, and the most.
+    pub first_decision_ms_p50: Option<f64>,
+    pub first_decision_ms_max: Option<f64>,
+    pub instances: usize,
+    pub latency_ms_p50: f64,
+    pub latency_ms_p99: f64,
+    pub versions: Vec<Swap>,
+    pub checks: Vec<Check>,
+    /// Where the logs are, if they were kept.
+    pub logs: Option<PathBuf>,
+}
+
+/// What an agent says of its instance, and whether that is so.
+#[derive(Debug)]
+pub struct Testimony {
+    pub id: &'static str,
+    /// What is wrong with it.
+    pub lie: Option<String>,
+}
+
+/// Asks every agent, and looks for itself.
+pub async fn hear(stage: &Stage) -> Result<Vec<Testimony>> {
+    let mut all = Vec::new();
+    for part in &CAST {
+        let instance = stage.instance(part.id)?;
+        let url = format!("http://{}/health", instance.agent_address);
+        let answer = stage.cluster.client.get(url).send().await;
+        if part.id == VICTIM {
+            let lie = answer.is_ok().then(|| "its agent answers after it was killed".to_owned());
+            all.push(Testimony { id: part.id, lie });
+            continue;
+        }
+        let lie = match answer {
+            Ok(answer) => {
+                let is_serving = answer.status().is_success();
+                let said: Value = answer.json().await?;
+                let status = stage.complete_directly(instance).await;
+                contradiction(
+                    &said,
+                    is_serving,
+                    status.map_err(|e| e.to_string()),
+                    part.id == ENCLAVE,
+                )
+            }
+            Err(error) => Some(format!("its agent does not answer: {error}")),
+        };
+        all.push(Testimony { id: part.id, lie });
+    }
+    Ok(all)
+}
+
+/// Where what an agent says is not so. `completion` is the status of one sent past the routers.
+fn contradiction(
+    said: &Value,
+    is_serving: bool,
+    completion: Result<http::StatusCode, String>,
+    has_enclave: bool,
+) -> Option<String> {
+    let health = said["status"].as_str().unwrap_or("nothing");
+    let served = completion.as_ref().is_ok_and(|status| status.is_success());
+    if is_serving != served {
+        let does = completion.map_or_else(|error| error, |status| format!("answers {status}"));
+        return Some(format!("its agent says {health}, and it {does}"));
+    }
+    if has_enclave && said["enclave_running"] != true {
+        return Some(format!("its enclave runs, and its agent says {}", said["enclave_running"]));
+    }
+    if said["model_loaded"] != true {
+        return Some(format!("its model is loaded, and its agent says {}", said["model_loaded"]));
+    }
+    if said["gpu"].is_null() && !said["checks"]["gpu"]["reason"].is_string() {
+        return Some("its agent knows no GPU and does not say why".to_owned());
+    }
+    None
+}
+
+/// Judges.
+pub fn judge(
+    counts: &Counts,
+    story: &Story,
+    totals: &[Totals],
+    testimonies: &[Testimony],
+) -> Summary {
+    let checks = vec![
+        no_failures(counts),
+        swaps_decided(story),
+        kill_was_seen(story),
+        slow_got_less(counts),
+        stayed(counts, Demand::Gdpr, "GDPR requests stayed in eu-west-1", |_, region| {
+            region == IRELAND.id
+        }),
+        stayed(counts, Demand::Enclave, "enclave requests went to the enclave", |id, _| {
+            id == ENCLAVE
+        }),
+        agents_were_truthful(testimonies),
+    ];
+    let mut first: Vec<f64> =
+        story.swaps.iter().flat_map(|s| s.first_decision_ms.values().flatten().copied()).collect();
+    first.sort_by(f64::total_cmp);
+    Summary {
+        passed: checks.iter().all(|check| check.passed),
+        requests: counts.sent,
+        answered: counts.answered,
+        streamed: counts.streamed,
+        failed: counts.failed,
+        cut_by_kill: counts.cut_by_kill,
+        retries: totals.iter().map(|t| t.retries).sum(),
+        swaps: story.swaps.len(),
+        first_decision_ms_p50: first.get(first.len() / 2).copied(),
+        first_decision_ms_max: first.last().copied(),
+        instances: CAST.len(),
+        latency_ms_p50: counts.latency_ms(0.50),
+        latency_ms_p99: counts.latency_ms(0.99),
+        versions: story.swaps.clone(),
+        checks,
+        logs: None,
+    }
+}
+
+fn no_failures(counts: &Counts) -> Check {
+    let passed = counts.failed == 0 && counts.answered > 0;
+    let detail = match (passed, counts.cut_by_kill) {
+        (false, _) if counts.failed == 0 => "none was answered".to_owned(),
+        (false, _) => {
+            format!("{} did, such as {}", thousands(counts.failed), counts.failures.join(" | "))
+        }
+        (true, 0) => format!("{} answered", thousands(counts.answered)),
+        (true, cut) => format!(
+            "{} answered; {} had begun on {VICTIM} when it was killed",
+            thousands(counts.answered),
+            counted(cut, "answer")
+        ),
+    };
+    Check { name: "no request failed", passed, detail }
+}
+
+fn swaps_decided(story: &Story) -> Check {
+    let problems: Vec<String> = story.swaps.iter().filter_map(problem_of).collect();
+    let decisions: u64 = story.swaps.iter().map(|s| s.decisions).sum();
+    let detail = match problems.is_empty() {
+        true => format!("{} in both regions", counted(decisions, "decision")),
+        false => problems.join("; "),
+    };
+    Check { name: "every version swapped in decided", passed: problems.is_empty(), detail }
+}
+
+fn problem_of(swap: &Swap) -> Option<String> {
+    let label = format!("{ROUTE_POLICY}@{} ({})", swap.generation, swap.policy);
+    let unseen = swap.first_decision_ms.iter().find(|(_, ms)| ms.is_none());
+    if let Some((region, _)) = unseen {
+        return Some(format!("{label} decided nothing in {region}"));
+    }
+    let calls = swap.decisions + swap.faults;
+    if swap.decisions == 0 || swap.faults as f64 > FAULTS_MAX * calls as f64 {
+        let faults = counted(swap.faults, "fault");
+        let decisions = counted(swap.decisions, "decision");
+        return Some(format!(
+            "{label} came to {decisions} and {faults}: the native score stood in for it"
+        ));
+    }
+    None
+}
+
+fn kill_was_seen(story: &Story) -> Check {
+    let passed = story.kill.avoided_after_ms.is_some() && story.kill.out_after_ms.is_some();
+    let detail = match (story.kill.avoided_after_ms, story.kill.out_after_ms) {
+        (Some(avoided), Some(out)) => format!(
+            "{VICTIM} got no more after {}, and was out of the state after {}",
+            duration_ms(avoided),
+            duration_ms(out)
+        ),
+        _ => format!("{VICTIM} is still ready in its router's eyes"),
+    };
+    Check { name: "the killed instance left rotation", passed, detail }
+}
+
+fn slow_got_less(counts: &Counts) -> Check {
+    let region = CAST.iter().find(|part| part.id == SLOW).map_or("", |part| part.region);
+    let here: Vec<&str> = CAST.iter().filter(|p| p.region == region).map(|p| p.id).collect();
+    let share = |policy: &str| {
+        let generations = counts.generations_of(policy);
+        let all = counts.answers_by(&generations, &here);
+        (all > 0).then(|| counts.answers_by(&generations, &[SLOW]) as f64 / all as f64)
+    };
+    let fair = 1.0 / here.len().max(1) as f64;
+    let by_score = share(ROUTE_POLICY);
+    let passed = by_score.is_some_and(|share| share < SLOW_SHARE_MAX * fair);
+    let told = |share: Option<f64>| share.map_or("nothing".to_owned(), percent);
+    let detail = format!(
+        "{SLOW} got {} of {region} under {ROUTE_POLICY}, {} under round-robin",
+        told(by_score),
+        told(share("round-robin"))
+    );
+    Check { name: "the slow instance got a smaller share", passed, detail }
+}
+
+/// Whether all requests with a demand were served where they may be.
+fn stayed(
+    counts: &Counts,
+    demand: Demand,
+    name: &'static str,
+    may_serve: fn(&str, &str) -> bool,
+) -> Check {
+    let placed = counts.placed.get(&demand).cloned().unwrap_or_default();
+    let all: u64 = placed.served.values().sum();
+    let strays = || placed.served.iter().filter(|((id, region), _)| !may_serve(id, region));
+    let astray: u64 = strays().map(|(_, count)| count).sum();
+    let detail = match (all, astray) {
+        (0, _) => "none was answered".to_owned(),
+        (_, 0) => format!("all {}, from both routers", thousands(all)),
+        _ => {
+            let places =
+                strays().map(|((id, region), count)| format!("{count} on {id} in {region}"));
+            let places: Vec<String> = places.collect();
+            format!("{} of {} did not: {}", thousands(astray), thousands(all), places.join(", "))
+        }
+    };
+    Check { name, passed: all > 0 && astray == 0, detail }
+}
+
+fn agents_were_truthful(testimonies: &[Testimony]) -> Check {
+    let lies: Vec<String> =
+        testimonies.iter().filter_map(|t| Some(format!("{}: {}", t.id, t.lie.as_ref()?))).collect();
+    let detail = match lies.is_empty() {
+        true => format!("all {} /health are as the instances are", testimonies.len()),
+        false => lies.join("; "),
+    };
+    Check { name: "agents told the truth", passed: lies.is_empty(), detail }
+}
+
+impl Summary {
+    /// The summary for people, line by line.
+    pub fn lines(&self, style: Style) -> Vec<String> {
+        let mut lines = vec![String::new(), style.bold("Summary")];
+        let mut fact = |name: &str, value: String, detail: String| {
+            let value = style.bold(&format!("{value:>8}"));
+            lines
+                .push(format!("  {name:<16}{value}  {}", style.dim(&detail)).trim_end().to_owned());
+        };
+        let answered = format!(
+            "{} answered, {} of them streamed",
+            thousands(self.answered),
+            thousands(self.streamed)
+        );
+        let cut = match self.cut_by_kill {
+            0 => String::new(),
+            cut => format!("{} cut by the kill not among them", counted(cut, "answer")),
+        };
+        let first = |ms: Option<f64>| ms.map_or("never".to_owned(), duration_ms);
+        fact("requests", thousands(self.requests), answered);
+        fact("failed", thousands(self.failed), cut);
+        fact("retries", thousands(self.retries), "attempts after a request's first".into());
+        fact("instances", self.instances.to_string(), "one of them killed".into());
+        fact(
+            "latency",
+            duration_ms(self.latency_ms_p50),
+            format!("p50; p99 {}", duration_ms(self.latency_ms_p99)),
+        );
+        fact(
+            "first decision",
+            first(self.first_decision_ms_p50),
+            format!(
+                "p50, from the start of an upload; at most {}",
+                first(self.first_decision_ms_max)
+            ),
+        );
+        fact("swaps", self.swaps.to_string(), String::new());
+        lines.push(String::new());
+        lines.extend(self.version_lines(style));
+        lines.push(String::new());
+        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+        lines.extend(self.checks.iter().map(|Check { name, passed, detail }| {
+            let mark = if *passed { style.green("✔") } else { style.red("✘") };
+            let name = format!("{name:width$}");
+            let name = if *passed { name } else { style.red(&name) };
+            format!("  {mark} {name}  {}", if *passed { style.dim(detail) } else { detail.clone() })
+        }));
+        lines.push(String::new());
+        lines
+    }
+
+    fn version_lines(&self, style: Style) -> Vec<String> {
+        let header = format!(
+            "  {:<9}  {:<12}  {:>8}  {:>8}  {:>21}  {:>21}  {:>9}  {:>6}",
+            "VERSION",
+            "POLICY",
+            "COMPILED",
+            "SWAPPED",
+            "FIRST IN eu-west-1",
+            "FIRST IN us-east-1",
+            "DECISIONS",
+            "FAULTS"
+        );
+        let version = |swap: &Swap| {
+            let first: String = swap
+                .first_decision_ms
+                .values()
+                .map(|ms| format!("  {:>21}", ms.map_or("never".to_owned(), duration_ms)))
+                .collect();
+            let faults = format!("{:>6}", swap.faults);
+            format!(
+                "  {:<9}  {:<12}  {:>8}  {:>8}{first}  {:>9}  {}",
+                format!("{ROUTE_POLICY}@{}", swap.generation),
+                swap.policy,
+                duration_ms(swap.prepared_ms),
+                duration_ms(swap.swapped_ms),
+                thousands(swap.decisions),
+                if swap.faults > 0 { style.red(&faults) } else { faults },
+            )
+        };
+        std::iter::once(style.dim(&header)).chain(self.versions.iter().map(version)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
