@@ -91,6 +91,13 @@ pub struct Attempts {
 }
 
 impl Attempts {
+    /// One candidate, where there is nothing to decide.
+    pub fn only(candidate: u32) -> Self {
+        let mut order = [0; MAX_ATTEMPTS];
+        order[0] = candidate;
+        Self { order, len: 1 }
+    }
+
     pub fn as_slice(&self) -> &[u32] {
         &self.order[..self.len]
     }

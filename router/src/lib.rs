@@ -7,9 +7,9 @@
 pub mod config;
 mod control;
 mod data;
-mod flight;
+pub mod flight;
 mod health;
-mod policies;
+pub mod policies;
 mod problem;
 mod run;
 mod sync;

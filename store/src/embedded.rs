@@ -16,10 +16,14 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use tokio::{net::TcpListener, runtime, sync::oneshot, time::sleep};
 use tracing::{info, warn};
 
-use crate::schema;
+use crate::{
+    item::{PK, SK},
+    schema::{Table, check_prefix},
+};
 
 /// After shutdown, how long requests that are being answered may take; then they are cut.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -59,7 +63,7 @@ pub async fn serve(
     if !address.ip().is_loopback() {
         return Err(EmbeddedError::NotLoopback { address });
     }
-    schema::check_prefix(table_prefix).map_err(|reason| EmbeddedError::Prefix { reason })?;
+    check_prefix(table_prefix).map_err(|reason| EmbeddedError::Prefix { reason })?;
 
     let listener = listener.into_std()?;
     let (file, table_prefix) = (file.to_owned(), table_prefix.to_owned());
@@ -84,12 +88,36 @@ fn open(file: &Path, table_prefix: &str) -> Result<dynoxide::Database, EmbeddedE
     let failed = |reason: String| EmbeddedError::Open { file: file.to_owned(), reason };
     let path = file.to_str().ok_or_else(|| failed("its path is not UTF-8".to_owned()))?;
     let database = dynoxide::Database::new(path).map_err(|e| failed(e.to_string()))?;
-    schema::create_tables(&database, table_prefix).map_err(|error| EmbeddedError::CreateTable {
-        file: file.to_owned(),
-        table: error.table,
-        reason: error.reason,
+    create_tables(&database, table_prefix).map_err(|(table, reason)| {
+        EmbeddedError::CreateTable { file: file.to_owned(), table, reason }
     })?;
     Ok(database)
+}
+
+/// Creates those tables that the engine does not have yet. It takes the engine itself, not a client, so
+/// that it cannot be pointed at the real service. An error names the table and the reason.
+fn create_tables(database: &dynoxide::Database, prefix: &str) -> Result<(), (String, String)> {
+    for table in Table::ALL {
+        let name = table.name(prefix);
+        let failed = |reason: String| (name.clone(), reason);
+        let request = serde_json::from_value(json!({
+            "TableName": name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "KeySchema": [
+                {"AttributeName": PK, "KeyType": "HASH"},
+                {"AttributeName": SK, "KeyType": "RANGE"},
+            ],
+            "AttributeDefinitions": [
+                {"AttributeName": PK, "AttributeType": "S"},
+                {"AttributeName": SK, "AttributeType": "S"},
+            ],
+        }));
+        match database.create_table(request.map_err(|e| failed(e.to_string()))?) {
+            Ok(_) | Err(dynoxide::DynoxideError::ResourceInUseException(_)) => {}
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    }
+    Ok(())
 }
 
 /// On a runtime of its own: when it is dropped, so are connections that did not end, and the database

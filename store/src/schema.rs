@@ -4,7 +4,6 @@
 //! request. Against AWS they are created by the deployment; only the embedded engine creates its own.
 
 use aws_sdk_dynamodb::types::{TableDescription, TableStatus};
-use serde_json::json;
 
 use crate::{
     Store,
@@ -48,39 +47,6 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// Creates those tables that the embedded engine does not have yet. It takes the engine itself, not a
-/// client, so that it cannot be pointed at the real service.
-pub(crate) fn create_tables(engine: &dynoxide::Database, prefix: &str) -> Result<(), CreateError> {
-    for table in Table::ALL {
-        let name = table.name(prefix);
-        let failed = |reason: String| CreateError { table: name.clone(), reason };
-        let request = serde_json::from_value(json!({
-            "TableName": name,
-            "BillingMode": "PAY_PER_REQUEST",
-            "KeySchema": [
-                {"AttributeName": PK, "KeyType": "HASH"},
-                {"AttributeName": SK, "KeyType": "RANGE"},
-            ],
-            "AttributeDefinitions": [
-                {"AttributeName": PK, "AttributeType": "S"},
-                {"AttributeName": SK, "AttributeType": "S"},
-            ],
-        }));
-        match engine.create_table(request.map_err(|e| failed(e.to_string()))?) {
-            Ok(_) | Err(dynoxide::DynoxideError::ResourceInUseException(_)) => {}
-            Err(error) => return Err(failed(error.to_string())),
-        }
-    }
-    Ok(())
-}
-
-/// A table that the embedded engine would not create.
-#[derive(Debug)]
-pub(crate) struct CreateError {
-    pub(crate) table: String,
-    pub(crate) reason: String,
 }
 
 impl Store {

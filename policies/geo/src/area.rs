@@ -5,7 +5,7 @@
 
 use mrgc_policy_sdk::{Location, Request};
 
-use crate::world::AREAS;
+use super::world::AREAS;
 
 /// An index into [`AREAS`].
 pub(crate) type Area = usize;

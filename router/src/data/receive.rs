@@ -60,7 +60,11 @@ pub(super) async fn receive(
     request: Request<Incoming>,
 ) -> Result<Received, Refusal> {
     let (mut head, body) = request.into_parts();
-    let hop = Hop::read(&head.headers, shard.config().peers.key.as_deref())?;
+    let says_more = has_ours(&head.headers);
+    let hop = match says_more {
+        true => Hop::read(&head.headers, shard.config().peers.key.as_deref())?,
+        false => None,
+    };
     let body = keep(shard, body).await?;
     let (start, whole) = match &body {
         Kept::Whole(bytes) => (bytes.as_ref(), true),
@@ -72,7 +76,10 @@ pub(super) async fn receive(
     let mut facts = match &hop {
         Some(hop) => hop.facts.clone(),
         None => {
-            let mut facts = facts::from_headers(&head.headers)?;
+            let mut facts = match says_more {
+                true => facts::from_headers(&head.headers)?,
+                false => model::Request::default(),
+            };
             facts::from_body(&mut facts, &head.headers, start, whole)?;
             add_tenant(shard, &head.headers, &mut facts);
             facts
@@ -190,29 +197,50 @@ pub(super) fn pools(shard: &Shard, received: &Received) -> Result<Vec<PoolId>, R
 
 /// Removes what is between this hop and the last one, or between client and router.
 fn forget_private_headers(headers: &mut HeaderMap) {
-    forget_hop_headers(headers);
-    headers.remove(header::EXPECT);
-    forget_ours(headers);
+    forget(headers, |name| is_of_one_hop(name) || *name == header::EXPECT || is_ours(name));
 }
 
 /// Removes every header of our own.
 pub(super) fn forget_ours(headers: &mut HeaderMap) {
-    let is_ours = |name: &&HeaderName| name.as_str().starts_with("x-mrgc-");
-    while let Some(name) = headers.keys().find(is_ours).cloned() {
-        headers.remove(name);
-    }
+    forget(headers, is_ours);
 }
 
 /// Removes what concerns one connection only (RFC 9110, section 7.6.1).
 pub(super) fn forget_hop_headers(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(header::CONNECTION) {
-        for name in connection.to_str().unwrap_or_default().split(',') {
-            headers.remove(name.trim());
+    forget(headers, is_of_one_hop);
+}
+
+/// Whether a client or a peer says more in its headers than HTTP asks for.
+fn has_ours(headers: &HeaderMap) -> bool {
+    headers.keys().any(is_ours)
+}
+
+fn is_ours(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-mrgc-")
+}
+
+fn is_of_one_hop(name: &HeaderName) -> bool {
+    const NAMES: [HeaderName; 5] = [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+    ];
+    NAMES.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+/// One pass where there is nothing to remove, which is nearly always.
+fn forget(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| unwanted(name)).cloned() {
+        // What the header Connection names concerns this connection, too.
+        if name == header::CONNECTION {
+            let named: Vec<_> = headers.get_all(&name).iter().cloned().collect();
+            let named = named.iter().filter_map(|value| value.to_str().ok());
+            for name in named.flat_map(|names| names.split(',')) {
+                headers.remove(name.trim());
+            }
         }
-    }
-    for name in [header::TRANSFER_ENCODING, header::TE, header::TRAILER, header::UPGRADE] {
         headers.remove(name);
     }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
 }

@@ -131,8 +131,12 @@ impl Shard {
             Level::Region => fleet.snapshot.regions_with(pool),
             Level::Instance => fleet.snapshot.instances_at_home(pool),
         }?;
-        let at = Moment { number: self.count(view.id), time_ms: now_ms(), seed: self.next_seed() };
         let table = self.table();
+        if level == Level::Region && self.is_settled(table, route, view) {
+            let order = Attempts::only(0);
+            return Some(Ok(Choice { fleet: fleet.clone(), view: view.clone(), order }));
+        }
+        let at = Moment { number: self.count(view.id), time_ms: now_ms(), seed: self.next_seed() };
         let part = table.part(route, level);
         let question = Question {
             view,
@@ -170,6 +174,15 @@ impl Shard {
         }
         let choice = |order| Choice { fleet: fleet.clone(), view: view.clone(), order };
         Some(decided.map(choice))
+    }
+
+    /// Whether there is nothing to decide among regions: home is the only one, and every policy that
+    /// would be asked of it is asked of its instances, which carry all its facts, and so is the guard.
+    fn is_settled(&self, table: &RouteTable, route: usize, view: &View) -> bool {
+        let (regions, instances) =
+            (table.part(route, Level::Region), table.part(route, Level::Instance));
+        matches!(view.candidates.as_slice(), [only] if only.region == self.common.home)
+            && regions.seats.iter().all(|seat| instances.seats.contains(seat))
     }
 
     fn count(&self, view: u32) -> u64 {

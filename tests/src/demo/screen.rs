@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write as _},
+    io,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };

@@ -1,7 +1,15 @@
 //! Bodies longer than a router may remember: its memory stays flat, whichever way they go.
 
-use anyhow::{Context, Result, ensure};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
+use http_body::Frame;
 use mrgc_tests::{cluster::Program, model_server::filler_byte};
 
 use crate::support::{
@@ -25,7 +33,7 @@ fn peak_memory_bytes(program: &Program) -> Result<u64> {
 /// Reads an answer of filler, checks each byte, and gives the length.
 async fn read_filler(lone: &Lone, bytes: u64) -> Result<u64> {
     let request = lone.chat(false).header("x-mock-bytes", bytes.to_string());
-    let mut response = request.timeout(std::time::Duration::from_secs(120)).send().await?;
+    let mut response = request.timeout(Duration::from_secs(120)).send().await?;
     assert_eq!(response.status(), 200);
     assert_eq!(response.content_length(), Some(bytes));
     let period: Vec<u8> = (0..251 * 1024).map(filler_byte).collect();
@@ -56,23 +64,28 @@ async fn a_response_of_a_gigabyte_leaves_memory_flat() -> Result<()> {
     Ok(())
 }
 
+/// A body of no declared length.
 fn upload(bytes: u64) -> reqwest::Body {
-    const PIECE: &[u8] = &[b'x'; 64 << 10];
-    let pieces = (0..bytes / PIECE.len() as u64).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(PIECE)));
-    reqwest::Body::wrap_stream(Pieces(pieces))
+    reqwest::Body::wrap(Pieces { left: bytes })
 }
 
-/// An iterator as a stream.
-struct Pieces<I>(I);
+struct Pieces {
+    left: u64,
+}
 
-impl<I: Iterator + Unpin> futures_core::Stream for Pieces<I> {
-    type Item = I::Item;
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
 
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<I::Item>> {
-        std::task::Poll::Ready(self.0.next())
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        const PIECE: &[u8] = &[b'x'; 64 << 10];
+        let len = self.left.min(PIECE.len() as u64);
+        self.left -= len;
+        let piece = Bytes::from_static(&PIECE[..len as usize]);
+        Poll::Ready((len > 0).then_some(Ok(Frame::data(piece))))
     }
 }
 
@@ -99,8 +112,7 @@ async fn a_request_longer_than_is_kept_is_streamed_and_leaves_memory_flat() -> R
 async fn a_streamed_request_moves_on_while_none_of_it_is_sent_and_not_after() -> Result<()> {
     let (dead, server) = (Dead::new()?, Scripted::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?);
     let cut = Scripted::start("HTTP/1.1 2").await?;
-    let fixed = |id: &str| format!("[[routes]]\nname = \"{id}\"\n");
-    let setup = Setup::new(&fixed("any"));
+    let setup = Setup::new(ANY_ROUTE);
     let lone = setup.instance("i-dead", dead.address).instance("i-live", server.address).start().await?;
     let mut attempts = 1;
     // Whichever is picked first, by chance; then the dead one is out for a while.
@@ -112,7 +124,7 @@ async fn a_streamed_request_moves_on_while_none_of_it_is_sent_and_not_after() ->
     }
     assert_eq!(attempts, 2, "the dead one was never picked first");
 
-    let setup = Setup::new(&fixed("any"));
+    let setup = Setup::new(ANY_ROUTE);
     let lone = setup.instance("i-cut", cut.address).instance("i-cut-2", cut.address).start().await?;
     let sent = lone.client.post(lone.router.data_url(CHAT)).body(upload(2 * MEGABYTE)).send().await?;
     assert_eq!(sent.status(), 502, "what was sent is gone and cannot be sent again");
