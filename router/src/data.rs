@@ -10,6 +10,7 @@
 //!                                                                         stream, finish
 //! ```
 
+mod alarm;
 mod body;
 mod facts;
 mod hop;

@@ -145,6 +145,7 @@ fn fill(blank: &Value, given: &Value) -> Value {
     for (key, value) in given.as_object().into_iter().flatten() {
         filled[key] = match (key.as_str(), value.as_str()) {
             ("level" | "health" | "enclave", Some(name)) => capitalised(name).into(),
+            ("needs", None) if value.is_object() => fill(&blank_needs(), value),
             _ => value.clone(),
         };
     }
@@ -166,7 +167,10 @@ fn blank_candidate() -> Value {
 
 fn blank_request() -> Value {
     json!({
-        "number": 0, "time_ms": 0, "seed": 0, "priority": 0, "frameworks": [], "allowed_regions": [],
-        "enclave_required": false, "stream": false, "prefix_hashes": [], "attributes": [],
+        "number": 0, "time_ms": 0, "seed": 0, "priority": 0, "stream": false,
     })
+}
+
+fn blank_needs() -> Value {
+    json!({"frameworks": [], "allowed_regions": [], "enclave": false, "attested": false})
 }

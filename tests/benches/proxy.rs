@@ -23,7 +23,8 @@ const LATENCY_RATE: f64 = 1000.0;
 const MAX_CPU_RATIO: f64 = 1.1;
 
 fn main() -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(run())
 }
 
@@ -120,7 +121,9 @@ fn report(proxies: &[Proxy], direct: &[Latency]) -> ExitCode {
             of(proxy, |s| s.memory_mb),
         );
     }
-    println!("latency at {LATENCY_RATE}/s, beyond {base_p50:.0} µs p50 and {base_p99:.0} µs p99 without a proxy");
+    println!(
+        "latency at {LATENCY_RATE}/s, beyond {base_p50:.0} µs p50 and {base_p99:.0} µs p99 without a proxy"
+    );
     let router = &proxies[proxies.len() - 1];
     // Round by round, so that a noisy moment falls on both.
     let ratios = router.samples.iter().zip(&peer.samples).map(|(a, b)| a.cpu_us / b.cpu_us);

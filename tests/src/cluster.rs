@@ -222,7 +222,12 @@ impl Router {
     }
 
     /// Waits until the router takes so many instances of a region for ready.
-    pub async fn sees_ready_in(&self, client: &reqwest::Client, region: &str, count: usize) -> Result<()> {
+    pub async fn sees_ready_in(
+        &self,
+        client: &reqwest::Client,
+        region: &str,
+        count: usize,
+    ) -> Result<()> {
         let what = format!("{} sees {count} ready instances of {region}", self.region);
         eventually(&what, PATIENCE, || async {
             let path = format!("/instances?region={region}");

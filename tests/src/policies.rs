@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-pub use sample::{Fleet, facts, owned, request};
+pub use sample::{Fleet, facts, full_request, owned, request};
 
 /// The component of the stock policy in this folder of `policies/`.
 ///

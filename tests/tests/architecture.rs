@@ -19,7 +19,9 @@ fn allowed(package: &str) -> &'static [&'static str] {
         policy if policy.starts_with("mrgc-policy-") || policy.starts_with("mrgc-test-policy-") => {
             &["mrgc-policy-sdk"]
         }
-        other => panic!("{other} has no row in the table of dependencies: add one to ARCHITECTURE.md and here"),
+        other => panic!(
+            "{other} has no row in the table of dependencies: add one to ARCHITECTURE.md and here"
+        ),
     }
 }
 
@@ -56,8 +58,17 @@ fn crates_use_only_what_the_table_allows() {
 #[test]
 fn the_core_does_no_io() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fleet/src");
-    let forbidden =
-        ["std::time", "SystemTime", "Instant", "std::fs", "std::net", "std::thread", "std::io", "async fn", "tokio"];
+    let forbidden = [
+        "std::time",
+        "SystemTime",
+        "Instant",
+        "std::fs",
+        "std::net",
+        "std::thread",
+        "std::io",
+        "async fn",
+        "tokio",
+    ];
     let mut files = 0;
     let mut folders = vec![root];
     while let Some(folder) = folders.pop() {

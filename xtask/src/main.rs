@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a command line answers on stdout")]
 
 mod bench;
+mod demo;
 mod policies;
 mod steps;
 mod test;
@@ -20,6 +21,7 @@ Examples:
   cargo xtask policies            build the stock policies into target/policies/
   cargo xtask policies score      only that one
   cargo xtask policies --all      and the test policies, and mrgc-fleet for wasm32
+  cargo xtask demo                a fleet on this machine, policies swapped under traffic
   cargo xtask test                formatting, lints, WASM builds and all tests
   cargo xtask bench policy        score calls as WASM against the same code natively
 
@@ -39,6 +41,8 @@ struct Cli {
 enum Command {
     /// Build the routing policies as WASM components
     Policies(policies::Args),
+    /// Watch a fleet of real processes, policies swapped under traffic, an instance killed
+    Demo(demo::Args),
     /// Run everything that must pass
     Test(test::Args),
     /// Measure what is claimed to be fast
@@ -48,6 +52,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Policies(args) => policies::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
     };

@@ -67,7 +67,7 @@ impl Policy for Compliance {
 
 impl Compliance {
     fn required_frameworks<'a>(&'a self, request: &'a Request) -> impl Iterator<Item = &'a str> {
-        self.config.frameworks.iter().chain(&request.frameworks).map(String::as_str)
+        self.config.frameworks.iter().chain(request.frameworks()).map(String::as_str)
     }
 
     fn missing_frameworks<'a>(
@@ -81,12 +81,12 @@ impl Compliance {
 
     /// The lists that a candidate must be in, each of them.
     fn region_lists<'a>(&'a self, request: &'a Request) -> impl Iterator<Item = &'a [String]> {
-        let lists = [self.config.allowed_regions.as_slice(), request.allowed_regions.as_slice()];
+        let lists = [self.config.allowed_regions.as_slice(), request.allowed_regions()];
         lists.into_iter().filter(|list| !list.is_empty())
     }
 
     fn needs_enclave(&self, request: &Request) -> bool {
-        request.enclave_required || self.config.require_enclave
+        request.needs_enclave() || self.config.require_enclave
     }
 
     fn has_enclave(&self, candidate: &Candidate) -> bool {

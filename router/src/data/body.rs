@@ -10,9 +10,11 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
-use super::journey::Flight;
+use super::{
+    alarm::{self, Alarm},
+    journey::Flight,
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -165,39 +167,33 @@ impl Body for ResponseBody {
     }
 }
 
-/// Notices when nothing moves for too long. It arms a timer only once it has to wait, and only once: a
-/// stream that moves costs a look at the clock.
+/// Notices when nothing moves for too long. It sets an alarm only once it has to wait, and looks at what
+/// moved since only when that rings.
 #[derive(Debug)]
 pub(super) struct Idle {
     limit: Duration,
     moved: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Alarm>,
 }
 
 impl Idle {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, moved: Instant::now(), timer: None }
+        Self { limit, moved: alarm::now(), timer: None }
     }
 
     fn moved(&mut self) {
-        if self.timer.is_some() {
-            self.moved = Instant::now();
-        }
+        self.moved = alarm::now();
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.limit;
-        let timer = self.timer.get_or_insert_with(|| {
-            self.moved = Instant::now();
-            Box::pin(tokio::time::sleep(limit))
-        });
+        let until = |moved| moved + self.limit;
+        let timer = self.timer.get_or_insert_with(|| Alarm::at(until(self.moved)));
         loop {
-            ready!(timer.as_mut().poll(cx));
-            let until = self.moved + limit;
-            if Instant::now() >= until {
+            ready!(Pin::new(&mut *timer).poll(cx));
+            if alarm::now() >= until(self.moved) {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(until.into());
+            timer.reset(until(self.moved));
         }
     }
 }

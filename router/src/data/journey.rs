@@ -176,7 +176,7 @@ impl<'a> Journey<'a> {
                     if self.is_worth_retrying(response.status(), &instance.id) {
                         continue;
                     }
-                    self.mark(response.headers_mut(), &instance.id);
+                    self.mark(response.headers_mut(), &instance.id, &choice.label);
                     return Step::Answered(self.pass_on(response, flight));
                 }
                 None if self.is_spent() => return Step::Next,
@@ -326,14 +326,14 @@ impl<'a> Journey<'a> {
         response.map(|body| ResponseBody::Upstream { body, idle: Idle::new(idle), flight })
     }
 
-    fn mark(&self, headers: &mut HeaderMap, instance: &str) {
+    fn mark(&self, headers: &mut HeaderMap, instance: &str, policies: &HeaderValue) {
         for (name, value) in [(INSTANCE, instance), (REGION, self.home().as_str())] {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
         }
         headers.insert(ATTEMPTS, self.attempts.into());
-        headers.insert(POLICIES, self.shard.label(self.received.route));
+        headers.insert(POLICIES, policies.clone());
     }
 
     fn no_route(&mut self, reason: NoRoute) -> Step {

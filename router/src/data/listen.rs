@@ -13,7 +13,7 @@ use std::{
 
 use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::TokioIo,
     server::conn::auto,
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,9 +21,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::LocalSet,
+    time::MissedTickBehavior,
 };
 
 use super::{
+    alarm::{self, Alarm, HyperTimer},
     journey,
     shard::{Common, Shard},
     stats::{Stats, Totals},
@@ -40,6 +42,8 @@ const BACKLOG: i32 = 4096;
 /// How long a client may take to send a request's head, also on a kept connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Longer than any connection.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// After a failed accept (no file descriptors left, say), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -127,7 +131,7 @@ async fn run(
     mut decks: mpsc::UnboundedReceiver<Deck>,
     common: Common,
     stats: Arc<Stats>,
-    shutdown: watch::Receiver<bool>,
+    mut shutdown: watch::Receiver<bool>,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let Some(deck) = decks.recv().await else { return };
@@ -135,19 +139,22 @@ async fn run(
     let most = common.config.limits.connections;
     let shard = Rc::new(Shard::new(thread, common, stats, deck));
     let open = Rc::new(());
-    let mut stop = shutdown.clone();
+    alarm::tick();
+    let mut tick = tokio::time::interval(alarm::TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = shutdown.wait_for(|stop| *stop) => break,
             Some(deck) = decks.recv() => shard.take(deck),
+            _ = tick.tick() => alarm::tick(),
             _ = sweep.tick() => shard.idle.borrow_mut().sweep(),
             accepted = listener.accept() => match accepted {
                 Ok(_) if Rc::strong_count(&open) > most => Stats::count(&shard.stats.connections_refused),
                 Ok((stream, _)) => {
                     Stats::count(&shard.stats.connections);
                     let open = open.clone();
-                    let connection = connection(shard.clone(), stream, shutdown.clone());
+                    let connection = connection(shard.clone(), stream);
                     tokio::task::spawn_local(async move {
                         connection.await;
                         drop(open);
@@ -161,9 +168,12 @@ async fn run(
         }
     }
     drop(listener);
+    shard.stopping.set(true);
+    alarm::ring_all();
     let ended = async {
         while Rc::strong_count(&open) > 1 {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tick.tick().await;
+            alarm::tick();
         }
     };
     if tokio::time::timeout(drain, ended).await.is_err() {
@@ -175,34 +185,41 @@ async fn run(
 }
 
 /// One client's connection, HTTP/1.1 or HTTP/2 with prior knowledge.
-async fn connection(shard: Rc<Shard>, stream: TcpStream, mut shutdown: watch::Receiver<bool>) {
+async fn connection(shard: Rc<Shard>, stream: TcpStream) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let head_bytes = shard.config().limits.head_bytes;
+    let stopping = shard.stopping.clone();
     let mut server = auto::Builder::new(LocalExecutor);
     server
         .http1()
-        .timer(TokioTimer::new())
+        .timer(HyperTimer)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(head_bytes)
         // Heads and bodies are short: one copy costs less than a vectored write.
         .writev(false)
         .http2()
-        .timer(TokioTimer::new())
+        .timer(HyperTimer)
         .keep_alive_interval(HEAD_TIMEOUT)
         .max_header_list_size(head_bytes as u32)
         .max_concurrent_streams(1024);
     let service = service_fn(move |request| journey::serve(shard.clone(), request));
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        _ = shutdown.wait_for(|stop| *stop) => {
+    // Armed while it lives, to be rung when the thread stops: cheaper than to ask at every wake-up.
+    let mut bell = Alarm::at(alarm::now() + FOREVER);
+    let mut told = false;
+    let ended = std::future::poll_fn(|cx| {
+        if !told && stopping.get() {
+            told = true;
             connection.as_mut().graceful_shutdown();
-            connection.await
         }
-    };
-    if let Err(e) = ended {
+        if !told {
+            bell.arm(cx.waker());
+        }
+        connection.as_mut().poll(cx)
+    });
+    if let Err(e) = ended.await {
         tracing::debug!("a client's connection ended: {e}");
     }
 }

@@ -11,6 +11,7 @@ use mrgc_fleet::model::{self, PoolId};
 use sha2::{Digest, Sha256};
 
 use super::{
+    alarm,
     body::{Idle, Limited, RequestBody},
     facts,
     hop::Hop,
@@ -105,9 +106,9 @@ async fn keep(shard: &Shard, mut body: Incoming) -> Result<Kept, Refusal> {
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     loop {
-        let frame = tokio::time::timeout(idle, body.frame())
+        let frame = alarm::within(idle, body.frame())
             .await
-            .map_err(|_| Refusal::BodyTimeout { idle_ms: limits.idle_timeout_ms })?;
+            .ok_or(Refusal::BodyTimeout { idle_ms: limits.idle_timeout_ms })?;
         let data = match frame {
             None => break,
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),

@@ -3,10 +3,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    rc::Rc,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use http::HeaderValue;
 use mrgc_fleet::{
     model::{PoolId, RegionId, Request},
     routing::{self, Attempts, NoRoute, Question, Scratch},
@@ -41,6 +43,8 @@ pub(super) struct Choice {
     fleet: Arc<FleetView>,
     view: Arc<View>,
     order: Attempts,
+    /// The versions that made it, for the response's header.
+    pub label: HeaderValue,
 }
 
 impl Choice {
@@ -65,6 +69,8 @@ pub(super) struct Shard {
     /// Decisions so far, by view.
     numbers: RefCell<Vec<u64>>,
     decisions: Cell<u64>,
+    /// The thread takes no more connections and ends those it has.
+    pub stopping: Rc<Cell<bool>>,
     seed: Cell<u64>,
 }
 
@@ -80,6 +86,7 @@ impl Shard {
             scratch: RefCell::default(),
             numbers: RefCell::default(),
             decisions: Cell::new(0),
+            stopping: Rc::default(),
             seed: Cell::new(seed),
         }
     }
@@ -95,11 +102,6 @@ impl Shard {
     /// The fleet as this thread sees it now.
     pub fn fleet(&self) -> Arc<FleetView> {
         self.deck.borrow().fleet.clone()
-    }
-
-    /// The versions that decide on a route, for a response's header.
-    pub fn label(&self, route: usize) -> http::HeaderValue {
-        self.deck.borrow().labels[route].clone()
     }
 
     /// Takes a new deck and gives the old one back.
@@ -133,8 +135,8 @@ impl Shard {
         }?;
         let table = self.table();
         if level == Level::Region && self.is_settled(table, route, view) {
-            let order = Attempts::only(0);
-            return Some(Ok(Choice { fleet: fleet.clone(), view: view.clone(), order }));
+            let (order, label) = (Attempts::only(0), deck.labels[route].clone());
+            return Some(Ok(Choice { fleet: fleet.clone(), view: view.clone(), order, label }));
         }
         let at = Moment { number: self.count(view.id), time_ms: now_ms(), seed: self.next_seed() };
         let part = table.part(route, level);
@@ -172,7 +174,13 @@ impl Shard {
         if died {
             self.common.conductor.seat_died(self.thread);
         }
-        let choice = |order| Choice { fleet: fleet.clone(), view: view.clone(), order };
+        let label = &deck.labels[route];
+        let choice = |order| Choice {
+            fleet: fleet.clone(),
+            view: view.clone(),
+            order,
+            label: label.clone(),
+        };
         Some(decided.map(choice))
     }
 

@@ -11,7 +11,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::body::RequestBody;
+use super::{alarm, body::RequestBody};
 
 /// Idle connections older than this are not used: servers close theirs, and one closed in the moment
 /// we write costs an attempt.
@@ -42,7 +42,7 @@ impl Idle {
     fn take(&mut self, address: &Arc<str>) -> Option<Connection> {
         let stack = self.by_address.get_mut(address)?;
         while let Some((connection, since)) = stack.pop() {
-            if !connection.is_closed() && since.elapsed() < IDLE_MAX {
+            if !connection.is_closed() && alarm::now() - since < IDLE_MAX {
                 return Some(connection);
             }
         }
@@ -56,9 +56,9 @@ impl Idle {
         }
         match self.by_address.get_mut(address) {
             Some(stack) if stack.len() >= most => {}
-            Some(stack) => stack.push((connection, Instant::now())),
+            Some(stack) => stack.push((connection, alarm::now())),
             None => {
-                self.by_address.insert(address.clone(), vec![(connection, Instant::now())]);
+                self.by_address.insert(address.clone(), vec![(connection, alarm::now())]);
             }
         }
     }
@@ -67,7 +67,7 @@ impl Idle {
     pub fn sweep(&mut self) {
         for stack in self.by_address.values_mut() {
             stack.retain(|(connection, since)| {
-                !connection.is_closed() && since.elapsed() < IDLE_MAX
+                !connection.is_closed() && alarm::now() - *since < IDLE_MAX
             });
         }
         self.by_address.retain(|_, stack| !stack.is_empty());
@@ -101,16 +101,16 @@ pub(super) async fn send(
             },
         };
         let answer = connection.try_send_request(request);
-        match tokio::time::timeout(answer_timeout, answer).await {
-            Ok(Ok(response)) => return Ok((response, connection)),
-            Ok(Err(mut unsent)) => match unsent.take_message() {
+        match alarm::within(answer_timeout, answer).await {
+            Some(Ok(response)) => return Ok((response, connection)),
+            Some(Err(mut unsent)) => match unsent.take_message() {
                 Some(message) => request = message,
                 None => {
                     let error = describe(&unsent.into_error());
                     return Err(SendError::Reset { address: address.clone(), error });
                 }
             },
-            Err(_) => {
+            None => {
                 let ms = answer_timeout.as_millis() as u64;
                 return Err(SendError::Timeout { address: address.clone(), ms });
             }
@@ -119,9 +119,9 @@ pub(super) async fn send(
 }
 
 async fn connect(address: &str, timeout: Duration) -> Result<Connection, String> {
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+    let stream = alarm::within(timeout, TcpStream::connect(address))
         .await
-        .map_err(|_| format!("no answer within {} ms", timeout.as_millis()))?
+        .ok_or_else(|| format!("no answer within {} ms", timeout.as_millis()))?
         .map_err(|e| e.to_string())?;
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
     let (connection, io) = hyper::client::conn::http1::Builder::new()

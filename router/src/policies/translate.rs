@@ -107,15 +107,18 @@ pub fn request<'a>(r: &'a Request, lists: &'a RequestLists<'a>, at: Moment) -> h
         priority: r.priority,
         origin: r.origin.map(location),
         country: r.country.as_deref(),
-        frameworks: &lists.frameworks,
-        allowed_regions: &lists.allowed_regions,
-        enclave_required: r.needs.enclave,
+        needs: (!r.needs.is_empty()).then(|| host::Needs {
+            frameworks: &lists.frameworks,
+            allowed_regions: &lists.allowed_regions,
+            enclave: r.needs.enclave,
+            attested: r.needs.attested,
+        }),
         stream: r.stream,
         prompt_tokens: r.prompt_tokens,
         max_tokens: r.max_tokens,
         deadline_ms: r.deadline_ms,
-        prefix_hashes: &[],
-        attributes: &lists.attributes,
+        prefix_hashes: None,
+        attributes: (!lists.attributes.is_empty()).then_some(&lists.attributes),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use serde_json::{Map, Value};
+
 use crate::{Candidates, Facts, Loads, Manifest, Policy, Request, log, schema};
 
 /// One component instance: the configured policy, and the candidates of each view it was shown.
@@ -93,27 +95,93 @@ pub fn describe<P: Policy>(package: &str, version: &str, summary: &str) -> Manif
 
 /// No configuration at all, or an empty one, is the default one.
 fn read_config<C: serde::de::DeserializeOwned + Default>(json: &str) -> Result<C, String> {
-    let value: serde_json::Value = match json.trim() {
+    let value: Value = match json.trim() {
         "" => return Ok(C::default()),
         text => serde_json::from_str(text).map_err(|e| format!("config is not JSON: {e}"))?,
     };
-    let Some(object) = value.as_object() else {
+    let Value::Object(object) = value else {
         return Err(format!("config must be a JSON object, not {value}"));
     };
     if object.is_empty() {
         return Ok(C::default());
     }
-    if let Some(known) = schema::field_names::<C>()
-        && let Some(key) = object.keys().find(|key| !known.contains(&key.as_str()))
-    {
-        return Err(format!("unknown key `{key}`; known keys: {}", known.join(", ")));
+    let unknown = unknown_keys::<C>(&object);
+    match serde_json::from_value(Value::Object(object.clone())) {
+        Ok(config) if unknown.is_none() => Ok(config),
+        outcome => {
+            let mut errors: Vec<String> =
+                unknown.into_iter().chain(bad_values::<C>(&object)).collect();
+            if let (true, Err(e)) = (errors.is_empty(), outcome.map(drop)) {
+                errors.push(format!("config: {e}"));
+            }
+            Err(errors.join("; "))
+        }
     }
-    serde_json::from_value(value).map_err(|e| format!("config: {e}"))
+}
+
+fn unknown_keys<C: serde::de::DeserializeOwned>(object: &Map<String, Value>) -> Option<String> {
+    let known = schema::field_names::<C>()?;
+    let unknown = object.keys().filter(|key| !known.contains(&key.as_str()));
+    let unknown: Vec<String> = unknown.map(|key| format!("`{key}`")).collect();
+    let word = if unknown.len() == 1 { "key" } else { "keys" };
+    (!unknown.is_empty())
+        .then(|| format!("unknown {word} {}; known keys: {}", unknown.join(", "), known.join(", ")))
+}
+
+/// serde stops at the first error and does not name its key: each key is read on its own.
+fn bad_values<C: serde::de::DeserializeOwned>(
+    object: &Map<String, Value>,
+) -> impl Iterator<Item = String> {
+    object.iter().filter_map(|(key, value)| {
+        let alone = Map::from_iter([(key.clone(), value.clone())]);
+        let error = serde_json::from_value::<C>(Value::Object(alone)).err()?.to_string();
+        (!error.starts_with("missing field")).then(|| format!("{key}: {error}"))
+    })
 }
 
 /// A panic's message would be lost in the trap that it becomes.
 fn log_panics() {
     if cfg!(target_arch = "wasm32") {
         std::panic::set_hook(Box::new(|panic| log::error(&panic.to_string())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    #[serde(default)]
+    struct Config {
+        weight: f64,
+        limit: u32,
+        names: Vec<String>,
+    }
+
+    #[test]
+    fn every_error_of_a_config_is_told_with_its_key() {
+        let read = read_config::<Config>;
+        assert_eq!(read(r#"{"limit": 3}"#), Ok(Config { limit: 3, ..Config::default() }));
+        assert_eq!(read(" "), Ok(Config::default()));
+        assert_eq!(
+            read(r#"{"limit": -1, "names": [1], "wieght": 2, "zone": 0, "weight": 1}"#),
+            Err("unknown keys `wieght`, `zone`; known keys: weight, limit, names; \
+                 limit: invalid value: integer `-1`, expected u32; \
+                 names: invalid type: integer `1`, expected a string"
+                .to_owned())
+        );
+    }
+
+    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    struct Strict {
+        first: u32,
+        second: u32,
+    }
+
+    #[test]
+    fn a_key_that_is_missing_is_told_where_the_author_wants_all() {
+        let read = read_config::<Strict>;
+        assert_eq!(read(r#"{"first": 1, "second": 2}"#), Ok(Strict { first: 1, second: 2 }));
+        assert_eq!(read(r#"{"first": 1}"#), Err("config: missing field `second`".to_owned()));
     }
 }

@@ -70,10 +70,33 @@ pub mod bindings {
 }
 
 pub use bindings::exports::mrgc::policy::routing::{
-    Candidate as Facts, Enclave, Health, Level, Loads, Location, Manifest, Request,
+    Candidate as Facts, Enclave, Health, Level, Loads, Location, Manifest, Needs, Request,
 };
 pub use candidates::{Candidate, Candidates};
 pub use score::Score;
+
+impl Request {
+    /// Frameworks that a place must satisfy.
+    pub fn frameworks(&self) -> &[String] {
+        self.needs.as_ref().map_or(&[], |needs| &needs.frameworks)
+    }
+
+    /// Regions it may go to; empty for any.
+    pub fn allowed_regions(&self) -> &[String] {
+        self.needs.as_ref().map_or(&[], |needs| &needs.allowed_regions)
+    }
+
+    /// Whether only a place with a running enclave will do.
+    pub fn needs_enclave(&self) -> bool {
+        self.needs.as_ref().is_some_and(|needs| needs.enclave || needs.attested)
+    }
+
+    /// An attribute's value.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        let mut attributes = self.attributes.iter().flatten();
+        attributes.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
 
 /// A routing policy: a pure function from a request and its candidates to one score for each.
 ///

@@ -16,7 +16,7 @@ mod owned {
     };
 }
 
-use crate::{Candidate, Enclave, Health, Instance, Level, Loads, Location, Policy, Request};
+use crate::{Candidate, Enclave, Health, Instance, Level, Loads, Location, Needs, Policy, Request};
 
 /// Runs every case on an instance of its own; says how many there were.
 ///
@@ -120,10 +120,18 @@ struct RequestLists<'a> {
 
 impl<'a> RequestLists<'a> {
     fn of(request: &'a owned::Request) -> Self {
+        let needs = request.needs.as_ref();
         Self {
-            frameworks: request.frameworks.iter().map(String::as_str).collect(),
-            allowed_regions: request.allowed_regions.iter().map(String::as_str).collect(),
-            attributes: request.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+            frameworks: needs
+                .map_or_else(Vec::new, |n| n.frameworks.iter().map(String::as_str).collect()),
+            allowed_regions: needs
+                .map_or_else(Vec::new, |n| n.allowed_regions.iter().map(String::as_str).collect()),
+            attributes: request
+                .attributes
+                .iter()
+                .flatten()
+                .map(|(k, v)| (k.as_str(), v.as_str()))
+                .collect(),
         }
     }
 }
@@ -139,15 +147,18 @@ fn request<'a>(r: &'a owned::Request, lists: &'a RequestLists<'a>) -> Request<'a
         priority: r.priority,
         origin: r.origin.map(location),
         country: r.country.as_deref(),
-        frameworks: &lists.frameworks,
-        allowed_regions: &lists.allowed_regions,
-        enclave_required: r.enclave_required,
+        needs: r.needs.as_ref().map(|needs| Needs {
+            frameworks: &lists.frameworks,
+            allowed_regions: &lists.allowed_regions,
+            enclave: needs.enclave,
+            attested: needs.attested,
+        }),
         stream: r.stream,
         prompt_tokens: r.prompt_tokens,
         max_tokens: r.max_tokens,
         deadline_ms: r.deadline_ms,
-        prefix_hashes: &r.prefix_hashes,
-        attributes: &lists.attributes,
+        prefix_hashes: r.prefix_hashes.as_deref(),
+        attributes: r.attributes.as_ref().map(|_| lists.attributes.as_slice()),
     }
 }
 

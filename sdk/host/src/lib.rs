@@ -35,5 +35,5 @@ mod bindings {
 }
 
 pub use bindings::exports::mrgc::policy::routing::{
-    Candidate, Enclave, Health, Level, Location, Request,
+    Candidate, Enclave, Health, Level, Location, Needs, Request,
 };

@@ -103,8 +103,8 @@ impl fmt::Debug for Policy {
 fn compile(engine: &Engine, artifact: &[u8]) -> Result<Component, LoadError> {
     // The layer field of the header tells a component from a core module.
     match artifact {
-        [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => {}
-        [b'\0', b'a', b's', b'm', ..] => return Err(LoadError::NotAComponent),
+        [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => return Err(LoadError::NotAComponent),
+        [b'\0', b'a', b's', b'm', ..] => {}
         _ => return Err(LoadError::NotWasm),
     }
     Component::from_binary(&engine.wasmtime, artifact)

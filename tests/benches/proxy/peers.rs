@@ -90,7 +90,8 @@ impl Proxy {
         );
         let file = dir.join("haproxy.cfg");
         fs::write(&file, config)?;
-        let child = Command::new("haproxy").args(["-db", "-f"]).arg(file).stdout(Stdio::null()).spawn();
+        let child =
+            Command::new("haproxy").args(["-db", "-f"]).arg(file).stdout(Stdio::null()).spawn();
         let child = child.context("haproxy: `apt-get install haproxy`")?;
         Self::peer("HAProxy", port, Owned(child)).await
     }
@@ -219,7 +220,8 @@ fn nginx(dir: &Path, name: &str, config: &str) -> Result<Owned> {
 }
 
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let held: Vec<_> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 

@@ -14,13 +14,14 @@ use mrgc_tests::demo::{self, Ending, Options, Sabotage};
 
 const EXAMPLES: &str = "\
 Examples:
-  mrgc-demo                           play, then go on until Ctrl-C: curl commands are printed
-  mrgc-demo --once                    play, judge, and exit with 0 only if all went as it should
-  mrgc-demo --once --json 2>/dev/null | jq .failed
-  mrgc-demo --seconds 60 --rate 200   longer, and with more traffic
+  mrgc-demo                          play, then go on until Ctrl-C; prints what to try
+  mrgc-demo --once                   play, judge, exit with 0 only if all went well
+  mrgc-demo --once --json | jq .failed
+  mrgc-demo --seconds 60 --rate 200  longer, and with more traffic
   mrgc-demo --once --sabotage policy-traps; echo $?
 
-It needs the binaries, the policies and, for sabotage, the test policies; `cargo xtask demo` builds them.";
+It needs the other binaries, the policies and, for sabotage, the test policies: `cargo xtask demo`
+builds them all.";
 
 /// A fleet of real processes on this machine: two regions, six instances, policies swapped under traffic
 #[derive(Debug, Parser)]
@@ -30,7 +31,7 @@ struct Arguments {
     #[arg(long)]
     once: bool,
     /// How long the scenario takes, at least
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(5..=86_400))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(5..=86_400))]
     seconds: u32,
     /// Requests per second, to both routers together
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(10..=5_000))]

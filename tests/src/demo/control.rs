@@ -58,7 +58,7 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct Totals {
     pub retries: u64,
-    pub ejections: u64,
+    /// Score calls that a policy did not answer, and the native score did.
     pub native_decisions: u64,
 }
 

@@ -2,13 +2,16 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use http::StatusCode;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::{Sabotage, control::Control, screen::Screen, traffic::Target};
 use crate::cluster::{
@@ -100,13 +103,14 @@ impl Stage {
         fs::write(&nitro_cli, NITRO_CLI)?;
         fs::set_permissions(&nitro_cli, fs::Permissions::from_mode(0o755))?;
         screen.step("state", &self.cluster.store_endpoint()?);
-        for region in [VIRGINIA, IRELAND] {
-            let router = self.cluster.router(region, ROUTES).await?;
+        let start = |region| self.cluster.router(region, ROUTES);
+        let (virginia, ireland) = tokio::try_join!(start(VIRGINIA), start(IRELAND))?;
+        self.routers = vec![virginia, ireland];
+        for Router { region, data, control, .. } in &self.routers {
             screen.step(
-                &format!("router {}", region.id),
-                &format!("data http://{}  control http://{}", router.data, router.control),
+                &format!("router {region}"),
+                &format!("data http://{data}  control http://{control}"),
             );
-            self.routers.push(router);
         }
         for part in &CAST {
             let instance = self.cluster.instance(&spec(part, &nitro_cli)).await?;
@@ -132,23 +136,22 @@ impl Stage {
     }
 
     async fn warm_up(&self) -> Result<()> {
+        let mut requests = JoinSet::new();
         for instance in &self.instances {
-            for _ in 0..WARM_UP {
-                let status = self.complete_directly(instance).await?;
-                ensure!(
-                    status.is_success(),
-                    "{} answered {status} to its first request",
-                    instance.id
-                );
-            }
+            let (id, client, address) =
+                (instance.id.clone(), self.cluster.client.clone(), instance.server_address);
+            requests.spawn(async move {
+                for _ in 0..WARM_UP {
+                    let status = complete_directly(&client, address).await?;
+                    ensure!(status.is_success(), "{id} answered {status} to its first request");
+                }
+                Ok(())
+            });
+        }
+        while let Some(done) = requests.join_next().await {
+            done??;
         }
         Ok(())
-    }
-
-    /// A completion that no router sees.
-    pub async fn complete_directly(&self, instance: &Instance) -> Result<http::StatusCode> {
-        let url = format!("http://{}/v1/chat/completions", instance.server_address);
-        Ok(self.cluster.client.post(url).json(&completion("Hello")).send().await?.status())
     }
 
     /// Makes a model server answer 500 to every completion. Its agent cannot see that: it goes by
@@ -220,6 +223,12 @@ async fn sees_all(control: &Control) -> Result<()> {
         Ok((ready.count() == CAST.len()).then_some(()))
     })
     .await
+}
+
+/// A completion that no router sees.
+pub async fn complete_directly(client: &reqwest::Client, server: SocketAddr) -> Result<StatusCode> {
+    let url = format!("http://{server}/v1/chat/completions");
+    Ok(client.post(url).json(&completion("Hello")).send().await?.status())
 }
 
 /// A chat completion's body.

@@ -9,6 +9,7 @@ pub struct Style {
 }
 
 impl Style {
+    #[cfg(test)]
     pub const PLAIN: Self = Self { colour: false };
 
     /// Colours on a terminal that knows them, unless `NO_COLOR` is set (<https://no-color.org>).
@@ -64,10 +65,11 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// `0.42 ms`, `42 ms` or `1.2 s`.
+/// `0.42 ms`, `4.2 ms`, `42 ms` or `1.2 s`.
 pub fn duration_ms(ms: f64) -> String {
     match ms {
         _ if ms < 1.0 => format!("{ms:.2} ms"),
+        _ if ms < 10.0 => format!("{ms:.1} ms"),
         _ if ms < 1000.0 => format!("{ms:.0} ms"),
         _ => format!("{:.1} s", ms / 1000.0),
     }
@@ -93,7 +95,13 @@ mod tests {
         for (number, text) in cases {
             assert_eq!(thousands(number), text);
         }
-        let cases = [(0.0, "0.00 ms"), (0.416, "0.42 ms"), (41.7, "42 ms"), (1_234.0, "1.2 s")];
+        let cases = [
+            (0.0, "0.00 ms"),
+            (0.416, "0.42 ms"),
+            (4.16, "4.2 ms"),
+            (41.7, "42 ms"),
+            (1_234.0, "1.2 s"),
+        ];
         for (ms, text) in cases {
             assert_eq!(duration_ms(ms), text);
         }

@@ -12,8 +12,8 @@ use super::stage::ROUTE_POLICY;
 
 /// How far back an instance's share of the traffic looks.
 pub const SHARE_WINDOW: Duration = Duration::from_secs(4);
-/// Failures that are quoted; all are counted.
-const SAMPLES_MAX: usize = 8;
+/// Different failures that are told apart; all are counted.
+const FAILURES_MAX: usize = 8;
 /// Answers remembered for the shares; older ones are forgotten first.
 const RECENT_MAX: usize = 16_384;
 /// A minute, in microseconds; a longer latency is counted as this.
@@ -77,7 +77,8 @@ pub struct Counts {
     pub failed: u64,
     /// Answers that the killed instance had begun.
     pub cut_by_kill: u64,
-    pub failures: Vec<String>,
+    /// By what was wrong.
+    pub failures: BTreeMap<String, u64>,
     pub latency: Option<Histogram<u64>>,
     pub placed: BTreeMap<Demand, Placed>,
     /// Answers by generation and instance, those without a demand.
@@ -106,7 +107,7 @@ impl Default for Tally {
             retried: 0,
             failed: 0,
             cut_by_kill: 0,
-            failures: Vec::new(),
+            failures: BTreeMap::new(),
             // `None` only if the constants were out of the crate's range, which they are not.
             latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 2).ok(),
             placed: BTreeMap::new(),
@@ -184,8 +185,9 @@ impl Counts {
 
     fn fail(&mut self, router: &str, why: &str) {
         self.failed += 1;
-        if self.failures.len() < SAMPLES_MAX {
-            self.failures.push(format!("by {router}: {why}"));
+        let why = format!("by {router}: {why}");
+        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&why) {
+            *self.failures.entry(why).or_default() += 1;
         }
     }
 
@@ -285,7 +287,7 @@ mod tests {
         broke(&mut counts, "eu-2");
         broke(&mut counts, "eu-1");
         assert_eq!((counts.failed, counts.cut_by_kill), (2, 1));
-        assert_eq!(counts.failures[1], "by us-east-1: eu-1 broke off: reset");
+        assert_eq!(counts.failures["by us-east-1: eu-1 broke off: reset"], 1);
     }
 
     #[test]

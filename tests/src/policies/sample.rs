@@ -1,6 +1,6 @@
 //! A fleet and a request as a router would show them: most facts known, some not.
 
-use mrgc_policy_host::{Candidate, Enclave, Health, Level, Location, Request};
+use mrgc_policy_host::{Candidate, Enclave, Health, Level, Location, Needs, Request};
 use mrgc_policy_sdk as sdk;
 
 const REGIONS: [(&str, f64, f64); 4] = [
@@ -10,7 +10,8 @@ const REGIONS: [(&str, f64, f64); 4] = [
     ("ap-southeast-1", 1.3, 103.8),
 ];
 const FRAMEWORKS: [&[&str]; 3] = [&["gdpr", "soc2"], &["soc2"], &[]];
-const REQUEST_FRAMEWORKS: &[&str] = &["gdpr"];
+const NEEDS: Needs<'static> =
+    Needs { frameworks: &["gdpr"], allowed_regions: &["eu-central-1"], enclave: true, attested: false };
 const ATTRIBUTES: &[(&str, &str)] = &[("user-agent", "openai-python/1.99")];
 const PREFIXES: [u64; 4] = [11, 12, 13, 14];
 
@@ -84,7 +85,7 @@ fn instance<'a>(id: &'a str, random: &mut Random) -> Candidate<'a> {
     }
 }
 
-/// A chat completion from Berlin.
+/// A chat completion from Berlin, as most are: no needs, no known prefix, no attributes.
 pub fn request(number: u64) -> Request<'static> {
     Request {
         number,
@@ -96,15 +97,23 @@ pub fn request(number: u64) -> Request<'static> {
         priority: 0,
         origin: Some(Location { latitude: 52.5, longitude: 13.4 }),
         country: Some("DE"),
-        frameworks: REQUEST_FRAMEWORKS,
-        allowed_regions: &[],
-        enclave_required: false,
+        needs: None,
         stream: true,
         prompt_tokens: Some(420),
         max_tokens: Some(512),
         deadline_ms: Some(60_000),
-        prefix_hashes: &PREFIXES,
-        attributes: ATTRIBUTES,
+        prefix_hashes: None,
+        attributes: None,
+    }
+}
+
+/// The same, with all that a request may carry.
+pub fn full_request(number: u64) -> Request<'static> {
+    Request {
+        needs: Some(NEEDS),
+        prefix_hashes: Some(&PREFIXES),
+        attributes: Some(ATTRIBUTES),
+        ..request(number)
     }
 }
 
@@ -170,15 +179,18 @@ pub fn owned(request: &Request<'_>) -> sdk::Request {
         priority: r.priority,
         origin: r.origin.map(location),
         country: r.country.map(str::to_owned),
-        frameworks: strings(r.frameworks),
-        allowed_regions: strings(r.allowed_regions),
-        enclave_required: r.enclave_required,
+        needs: r.needs.as_ref().map(|needs| sdk::Needs {
+            frameworks: strings(needs.frameworks),
+            allowed_regions: strings(needs.allowed_regions),
+            enclave: needs.enclave,
+            attested: needs.attested,
+        }),
         stream: r.stream,
         prompt_tokens: r.prompt_tokens,
         max_tokens: r.max_tokens,
         deadline_ms: r.deadline_ms,
-        prefix_hashes: r.prefix_hashes.to_vec(),
-        attributes: r.attributes.iter().map(pair).collect(),
+        prefix_hashes: r.prefix_hashes.map(<[u64]>::to_vec),
+        attributes: r.attributes.map(|list| list.iter().map(pair).collect()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The stock policies' own sources, compiled natively. Their crates are `cdylib`s alone, so that they
-//! get LTO as WASM, and nothing can depend on a `cdylib`.
+//! get LTO as WASM, and nothing can depend on a `cdylib`. So a policy's modules name each other from
+//! `super::`, not from `crate::`.
 
 // Their unit tests run in their own crates.
 #![cfg(not(test))]

@@ -83,6 +83,12 @@ impl Setup {
         self
     }
 
+    /// A variable of the environment, over those before it.
+    pub(crate) fn environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
     pub(crate) async fn start(self) -> Result<Lone> {
         let dir = tempfile::tempdir()?;
         let policies = self.policies.unwrap_or_else(|| dir.path().join("policies"));

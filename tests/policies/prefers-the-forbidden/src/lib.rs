@@ -24,8 +24,8 @@ impl Policy for Defiant {
 }
 
 fn is_forbidden(request: &Request, candidate: &Candidate) -> bool {
-    let regions = &request.allowed_regions;
-    request.frameworks.iter().any(|need| !candidate.frameworks.contains(need))
+    let regions = request.allowed_regions();
+    request.frameworks().iter().any(|need| !candidate.frameworks.contains(need))
         || !(regions.is_empty() || regions.contains(&candidate.region))
-        || (request.enclave_required && candidate.enclave == Enclave::Absent)
+        || (request.needs_enclave() && candidate.enclave == Enclave::Absent)
 }
