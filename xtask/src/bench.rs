@@ -1,8 +1,11 @@
 //! `cargo xtask bench`: what we claim to be fast, measured against what it is compared with, in one run.
+//! What each measures, and how, is said where it is written: `tests/benches/` and `router/benches/`.
 
-mod policy;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{policies, wasm, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -13,15 +16,63 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 enum Bench {
-    /// Policies as WASM against the same code natively
+    /// Score calls as WASM against the same code natively
     Policy,
+    /// Whole decisions with three policies against the native score
+    Decision,
+    /// Requests through the router against HAProxy and nginx
+    Proxy,
 }
+
+const ALL: [Bench; 3] = [Bench::Policy, Bench::Decision, Bench::Proxy];
 
 /// Fails when a goal is missed, after all have run.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let wanted = |bench| args.names.is_empty() || args.names.contains(&bench);
-    if wanted(Bench::Policy) {
-        policy::run()?;
+    let wanted = if args.names.is_empty() { ALL.to_vec() } else { args.names };
+    if wanted.contains(&Bench::Proxy) {
+        for tool in ["haproxy", "nginx", "wrk"] {
+            ensure!(is_installed(tool), "`{tool}` is missing: `apt-get install haproxy nginx wrk`");
+        }
+    }
+    policies::build_stock(&wasm::find_or_make()?)?;
+    let mut missed = Vec::new();
+    for bench in wanted {
+        if !measure(bench)? {
+            missed.push(format!("{bench:?}").to_lowercase());
+        }
+    }
+    if !missed.is_empty() {
+        bail!("goals missed: {}", missed.join(", "));
     }
     Ok(())
+}
+
+/// Whether its goals were met.
+fn measure(bench: Bench) -> Result<bool> {
+    let (package, name) = match bench {
+        Bench::Policy => ("mrgc-tests", "policy"),
+        Bench::Decision => ("mrgc-router", "decision"),
+        Bench::Proxy => ("mrgc-tests", "proxy"),
+    };
+    if bench == Bench::Proxy {
+        cargo("build", &["--package", "mrgc-router", "--bins"])?;
+    }
+    cargo("bench", &["--package", package, "--bench", name, "--no-run"])?;
+    let status = workspace::cargo("bench")
+        .args(["--profile", "dist", "--package", package, "--bench", name])
+        .status()
+        .context("cannot start cargo")?;
+    Ok(status.success())
+}
+
+/// Builds as what is shipped is built.
+fn cargo(subcommand: &str, args: &[&str]) -> Result<()> {
+    let status = workspace::cargo(subcommand).args(["--profile", "dist"]).args(args).status();
+    ensure!(status.context("cannot start cargo")?.success(), "`cargo {subcommand}` failed");
+    Ok(())
+}
+
+fn is_installed(tool: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|folder| Path::new(&folder).join(tool).exists())
 }

@@ -23,7 +23,8 @@ Examples:
   cargo xtask policies --all      and the test policies, and mrgc-fleet for wasm32
   cargo xtask demo                a fleet on this machine, policies swapped under traffic
   cargo xtask test                formatting, lints, WASM builds and all tests
-  cargo xtask bench policy        score calls as WASM against the same code natively
+  cargo xtask bench               score calls, decisions, proxied requests, against their peers
+  cargo xtask bench policy        only the score calls
 
 Environment:
   MRGC_WASM_TOOLCHAIN=<folder>    use the wasm32 toolchain in this folder, made there from Debian's

@@ -1,5 +1,7 @@
 //! Artifacts that are no policies: each is refused with what is wrong with it.
 
+use std::time::{Duration, Instant};
+
 use mrgc_policy_host::{Fault, Instance, LoadError, Policy};
 use mrgc_tests::policies::{stock_component, test_component};
 
@@ -8,6 +10,8 @@ use crate::support::{LIMITS, engine, hostile, load_test};
 /// The smallest core module and the smallest component: magic number, version and layer.
 const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+/// Compiling, with a debug build's compiler on a busy machine, and a deadline.
+const LOADING: Duration = Duration::from_secs(10);
 
 fn refusal(artifact: &[u8]) -> anyhow::Result<LoadError> {
     match Policy::load(engine()?, artifact) {
@@ -40,14 +44,17 @@ fn a_truncated_component_is_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whatever a broken byte makes of it, loading ends, and with no more than an error.
+/// Whatever a broken byte makes of it, loading ends.
 #[test]
 fn a_component_with_a_broken_byte_does_no_harm() -> anyhow::Result<()> {
     let whole = test_component("loops-in-describe")?;
     for part in 1..32 {
         let mut broken = whole.clone();
         broken[whole.len() * part / 32] ^= 0x55;
-        assert_ne!(Policy::load(engine()?, &broken).map(drop), Ok(()), "part {part}");
+        let started = Instant::now();
+        // A byte that does not matter leaves a policy that loops.
+        let _ = Policy::load(engine()?, &broken);
+        assert!(started.elapsed() < LOADING, "part {part}: took {:?}", started.elapsed());
     }
     Ok(())
 }

@@ -109,7 +109,8 @@ fn a_huge_answer_is_not_copied_out() -> anyhow::Result<()> {
 
 #[test]
 fn a_bad_answer_is_a_fault_that_the_instance_survives() -> anyhow::Result<()> {
-    let cases: [(&str, fn(&Fault) -> bool); 3] = [
+    type Expected = fn(&Fault) -> bool;
+    let cases: [(&str, Expected); 3] = [
         ("wrong_length", |fault| *fault == Fault::WrongLength { expected: 5, got: 6 }),
         ("nan", |fault| matches!(fault, Fault::NotANumber { index: 4, value } if value.is_nan())),
         ("infinity", |fault| *fault == Fault::NotANumber { index: 4, value: f32::INFINITY }),
