@@ -28,7 +28,7 @@ pub enum Refusal {
     #[error("{reason}; try again later")]
     NoCapacity { reason: NoRoute },
     #[error("every attempt failed; the last: {last}")]
-    AllFailed { attempts: usize, last: String },
+    AllFailed { last: String, how: Failure },
     #[error("no answer within {ms} ms; the last attempt: {last}")]
     Deadline { ms: u64, last: String },
     #[error("the request has been in this region before")]
@@ -41,6 +41,15 @@ pub enum Refusal {
     PolicyRefused(String),
     #[error("the store did not take it: {0}")]
     Store(String),
+}
+
+/// How a request's last attempt failed: what the client is to make of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Broken,
+    TimedOut,
+    /// It was told to come back later.
+    Full,
 }
 
 /// How long a client should wait where nothing is known of when capacity returns.
@@ -57,7 +66,9 @@ impl Refusal {
             }
             Self::CannotComply { .. } => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
             Self::NoCapacity { .. } | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::AllFailed { .. } => StatusCode::BAD_GATEWAY,
+            Self::AllFailed { how: Failure::Broken, .. } => StatusCode::BAD_GATEWAY,
+            Self::AllFailed { how: Failure::TimedOut, .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::AllFailed { how: Failure::Full, .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::WrongKey => StatusCode::FORBIDDEN,

@@ -217,7 +217,8 @@ async fn first_state(
     }
 }
 
-/// A version of every policy that is in the folder or in the store, the store's before the folder's.
+/// A version of every policy that is in the folder or in the store: the store's, or the folder's where
+/// that one is refused.
 async fn first_versions(
     config: &Config,
     store: Option<&Store>,
@@ -228,17 +229,12 @@ async fn first_versions(
     let folder = &config.policies.dir;
     let found = catalog::read_folder(folder)
         .with_context(|| format!("cannot read policies.dir = {}", folder.display()))?;
-    let mut artifacts: BTreeMap<String, (u64, Vec<u8>)> =
-        found.into_iter().map(|(name, bytes)| (name, (0, bytes))).collect();
+    // By name, those to be preferred last.
+    let mut artifacts: BTreeMap<String, Vec<(u64, Vec<u8>)>> =
+        found.into_iter().map(|(name, bytes)| (name, vec![(0, bytes)])).collect();
     if let Some(store) = store {
-        match store.policies().await {
-            Ok(heads) => {
-                for head in heads {
-                    let artifact = store.artifact(&head.digest).await?;
-                    artifacts.insert(head.name, (head.generation, artifact));
-                }
-            }
-            Err(e) => tracing::warn!("no uploaded policies to start with: {e}"),
+        if let Err(e) = add_uploads(store, &mut artifacts).await {
+            tracing::warn!("not all uploaded policies to start with: {e}");
         }
     }
     let used = |name: &str| table.specs.iter().any(|spec| spec.name == name);
@@ -256,15 +252,33 @@ async fn first_versions(
         );
     }
     let mut versions = Vec::new();
-    for (name, (generation, artifact)) in artifacts {
-        match catalog::prepare(engine, table, fleet, &name, generation, &artifact, config.threads())
-        {
-            Ok(version) => versions.push(version),
-            Err(e) if used(&name) => return Err(e).with_context(|| format!("policy `{name}`")),
-            Err(e) => tracing::warn!(policy = name, "left out: {e}"),
+    for (name, mut candidates) in artifacts {
+        while let Some((generation, artifact)) = candidates.pop() {
+            let threads = config.threads();
+            match catalog::prepare(engine, table, fleet, &name, generation, &artifact, threads) {
+                Ok(version) => {
+                    versions.push(version);
+                    break;
+                }
+                Err(e) if used(&name) && candidates.is_empty() => {
+                    return Err(e).with_context(|| format!("policy `{name}`"));
+                }
+                Err(e) => tracing::warn!(policy = name, generation, "left out: {e}"),
+            }
         }
     }
     Ok(versions)
+}
+
+async fn add_uploads(
+    store: &Store,
+    artifacts: &mut BTreeMap<String, Vec<(u64, Vec<u8>)>>,
+) -> Result<(), StoreError> {
+    for head in store.policies().await? {
+        let artifact = store.artifact(&head.digest).await?;
+        artifacts.entry(head.name).or_default().push((head.generation, artifact));
+    }
+    Ok(())
 }
 
 /// A started data plane and control API.

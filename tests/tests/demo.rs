@@ -18,7 +18,7 @@ fn play(flags: &[&str]) -> Result<(Option<i32>, Value)> {
     let demo = env!("CARGO_BIN_EXE_mrgc-demo");
     let output = Command::new(demo).args(["--once", "--json"]).args(flags).output()?;
     let summary = serde_json::from_slice(&output.stdout).with_context(|| told(&output))?;
-    println!("{}", told(&output));
+    eprintln!("{}", told(&output));
     Ok((output.status.code(), summary))
 }
 

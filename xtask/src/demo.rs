@@ -8,8 +8,6 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{policies, wasm, workspace};
 
-/// Whose binaries play in the demo.
-const PACKAGES: [&str; 3] = ["mrgc-router", "mrgc-agent", "mrgc-tests"];
 const PROGRAM: &str = "mrgc-demo";
 
 const EXAMPLES: &str = "\
@@ -78,8 +76,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         policies::build_tests(&toolchain)?;
     }
     eprintln!("Building the programs");
+    // As `cargo xtask test` builds them, so that neither undoes the other's work.
     let mut build = workspace::cargo("build");
-    build.arg("--bins").args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    build.args(["--workspace", "--bins"]);
     let status = build.status().context("cannot start cargo")?;
     ensure!(status.success(), "cargo could not build the programs ({status})");
     // This program and those lie in one folder: the same cargo has built them, with the same profile.

@@ -6,7 +6,8 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
-    http::{StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, Uri, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -21,6 +22,8 @@ use crate::{config::is_policy_name, policies::Status, problem::Refusal};
 
 /// Larger than any policy the host takes, so that the host's own message is the one seen.
 const UPLOAD_BYTES: usize = 16 << 20;
+/// Longer than anything axum says of a request.
+const REJECTION_BYTES: usize = 64 << 10;
 const OPENAPI: &str = include_str!("openapi.json");
 
 type Answer<T> = Result<Json<T>, Problem>;
@@ -41,6 +44,7 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .layer(DefaultBodyLimit::max(UPLOAD_BYTES))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::map_response(as_problem))
         .with_state(context)
 }
 
@@ -57,6 +61,22 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.0.response().map(axum::body::Body::from)
     }
+}
+
+/// What axum refuses by itself (a query, a path, a body too long) says so in plain text.
+async fn as_problem(response: Response) -> Response {
+    const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+    let status = response.status();
+    if !status.is_client_error() || response.headers().get(header::CONTENT_TYPE) != Some(&PLAIN) {
+        return response;
+    }
+    let body = axum::body::to_bytes(response.into_body(), REJECTION_BYTES).await;
+    let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+    let refusal = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::BodyTooLarge { limit: UPLOAD_BYTES as u64 },
+        _ => Refusal::BadRequest(text),
+    };
+    Problem(refusal).into_response()
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

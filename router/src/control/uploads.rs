@@ -1,9 +1,9 @@
 //! New versions of policies: uploaded here, or found in the store because another router took them.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use mrgc_policy_host::Engine;
-use mrgc_store::{PolicyVersion, Store};
+use mrgc_store::Store;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
@@ -18,9 +18,13 @@ pub struct Uploads {
     engine: Engine,
     conductor: Handle,
     threads: usize,
-    /// Held while a version is prepared and swapped in, so that two do not overtake each other.
-    turn: Mutex<()>,
+    /// Held while a version is prepared and swapped in, so that two do not overtake each other. It holds
+    /// the stored generations that were refused here, by name, with how often.
+    turn: Mutex<BTreeMap<String, (u64, u32)>>,
 }
+
+/// How often a version from the store is tried: a trial can run out of time where the machine is busy.
+const TRIES_MAX: u32 = 3;
 
 /// What an upload answers.
 #[derive(Debug, Serialize)]
@@ -37,7 +41,7 @@ pub struct Uploaded {
 
 impl Uploads {
     pub fn new(engine: Engine, conductor: Handle, threads: usize) -> Self {
-        Self { engine, conductor, threads, turn: Mutex::new(()) }
+        Self { engine, conductor, threads, turn: Mutex::default() }
     }
 
     /// Prepares, stores and activates a version. Until it is active, and for ever where something is wrong
@@ -79,25 +83,34 @@ impl Uploads {
             Err(e) => return tracing::warn!("cannot read the policies: {e}"),
         };
         for head in heads {
-            let _turn = self.turn.lock().await;
+            let mut refused = self.turn.lock().await;
             let known = self.conductor.version(&head.name);
             if known.is_some_and(|v| v.generation >= head.generation) {
                 continue;
             }
-            match self.fetch(store, &head).await {
-                Ok(version) => {
-                    let generation = version.generation;
-                    self.conductor.swap(version).await;
-                    tracing::info!(policy = head.name, generation, "policy taken from the store");
+            let (policy, generation) = (&head.name, head.generation);
+            let tries = refused.get(policy).filter(|(of, _)| *of == generation).map_or(0, |(_, n)| *n);
+            if tries >= TRIES_MAX {
+                continue;
+            }
+            let artifact = match store.artifact(&head.digest).await {
+                Ok(artifact) => artifact.into(),
+                Err(e) => {
+                    tracing::warn!(policy, generation, "cannot fetch it from the store: {e}");
+                    continue;
                 }
-                Err(e) => tracing::warn!(policy = head.name, "cannot take it from the store: {e}"),
+            };
+            match self.prepare(policy, generation, artifact).await {
+                Ok(version) => {
+                    self.conductor.swap(version).await;
+                    tracing::info!(policy, generation, "policy taken from the store");
+                }
+                Err(e) => {
+                    refused.insert(policy.clone(), (generation, tries + 1));
+                    tracing::warn!(policy, generation, "refused, the version before stays: {e}");
+                }
             }
         }
-    }
-
-    async fn fetch(&self, store: &Store, head: &PolicyVersion) -> Result<Arc<Version>, String> {
-        let artifact = store.artifact(&head.digest).await.map_err(|e| e.to_string())?;
-        self.prepare(&head.name, head.generation, artifact.into()).await.map_err(|e| e.to_string())
     }
 
     /// Compiling is work for a thread of its own.

@@ -1,8 +1,10 @@
 //! Bodies on their way: a client's, kept or streamed, and an upstream's, with what ends when it ends.
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -15,6 +17,7 @@ use super::{
     alarm::{self, Alarm},
     journey::Flight,
 };
+use crate::{config::Limits, problem::Refusal};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -30,11 +33,17 @@ pub(super) enum RequestBody {
 /// The rest of a long body, within its bounds.
 #[derive(Debug)]
 pub(super) struct Limited {
-    pub body: Incoming,
+    body: Incoming,
     /// Bytes that may still come.
-    pub left: u64,
-    pub idle: Idle,
+    left: u64,
+    idle: Idle,
+    limit: u64,
+    idle_ms: u64,
+    fault: BodyFault,
 }
+
+/// Set when a body on its way turns out wrong: it is the client's fault, not the upstream's.
+pub(super) type BodyFault = Rc<RefCell<Option<Refusal>>>;
 
 impl Body for RequestBody {
     type Data = Bytes;
@@ -78,12 +87,24 @@ impl Body for RequestBody {
 }
 
 impl Limited {
+    pub fn new(body: Incoming, left: u64, limits: &Limits, fault: BodyFault) -> Self {
+        let (limit, idle_ms) = (limits.body_bytes, limits.idle_timeout_ms);
+        let idle = Idle::new(Duration::from_millis(idle_ms));
+        Self { body, left, idle, limit, idle_ms, fault }
+    }
+
+    fn blame(&self, refusal: Refusal) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let error = refusal.to_string();
+        self.fault.replace(Some(refusal));
+        Poll::Ready(Some(Err(error.into())))
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(self.idle.poll_expired(cx));
-                return Poll::Ready(Some(Err("the client stopped sending its body".into())));
+                return self.blame(Refusal::BodyTimeout { idle_ms: self.idle_ms });
             }
         };
         self.idle.moved();
@@ -92,11 +113,11 @@ impl Limited {
                 let len = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match self.left.checked_sub(len) {
                     Some(left) => self.left = left,
-                    None => return Poll::Ready(Some(Err("the body is over its limit".into()))),
+                    None => return self.blame(Refusal::BodyTooLarge { limit: self.limit }),
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(e)) => Poll::Ready(Some(Err(e.into()))),
+            Some(Err(e)) => self.blame(Refusal::BadRequest(format!("the body broke off: {e}"))),
             None => Poll::Ready(None),
         }
     }

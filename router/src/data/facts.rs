@@ -5,8 +5,8 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use http::{HeaderMap, header};
-use mrgc_fleet::model::{Location, Needs, RegionId, Request};
+use http::{HeaderMap, HeaderValue, header};
+use mrgc_fleet::model::{Location, Needs, Request};
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
 use crate::problem::Refusal;
@@ -33,12 +33,15 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Reads the client's headers.
 pub(super) fn from_headers(headers: &HeaderMap) -> Result<Request, Refusal> {
-    let text = |name: &'static str| match headers.get(name) {
-        Some(value) => value
-            .to_str()
-            .map(|value| Some(value.trim()))
-            .map_err(|_| Refusal::BadRequest(format!("header {name} is not plain text"))),
-        None => Ok(None),
+    let text = |name: &'static str| {
+        let mut values = headers.get_all(name).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return match headers.contains_key(name) {
+                true => Err(Refusal::BadRequest(format!("header {name} is there twice"))),
+                false => Ok(None),
+            };
+        };
+        plain(name, value).map(Some)
     };
     let number = |name: &'static str| match text(name)? {
         Some(value) => value.parse::<i64>().map(Some).map_err(|_| {
@@ -54,18 +57,30 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Request, Refusal> {
         priority: number(RequestHeaders::PRIORITY)?.unwrap_or(0).clamp(-100, 100) as i32,
         deadline_ms: number(RequestHeaders::DEADLINE)?.map(|ms| ms.clamp(1, 86_400_000) as u32),
         needs: Needs {
-            frameworks: list(text(RequestHeaders::FRAMEWORKS)?).map(Into::into).collect(),
-            allowed_regions: list(text(RequestHeaders::ALLOWED_REGIONS)?)
-                .map(RegionId::from)
-                .collect(),
+            frameworks: list(headers, RequestHeaders::FRAMEWORKS)?,
+            allowed_regions: list(headers, RequestHeaders::ALLOWED_REGIONS)?,
             ..enclave(text(RequestHeaders::ENCLAVE)?)?
         },
         ..Request::default()
     })
 }
 
-fn list(value: Option<&str>) -> impl Iterator<Item = &str> {
-    value.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty())
+fn plain<'a>(name: &str, value: &'a HeaderValue) -> Result<&'a str, Refusal> {
+    let text = value.to_str().map(str::trim);
+    text.map_err(|_| Refusal::BadRequest(format!("header {name} is not plain text")))
+}
+
+/// What all of a list's headers say together. One that names nothing is a mistake: taken for no need at
+/// all, it would let a request go anywhere.
+fn list<T: for<'a> From<&'a str>>(headers: &HeaderMap, name: &str) -> Result<Vec<T>, Refusal> {
+    let mut all = Vec::new();
+    for value in headers.get_all(name) {
+        all.extend(plain(name, value)?.split(',').map(str::trim).filter(|i| !i.is_empty()).map(T::from));
+    }
+    if all.is_empty() && headers.contains_key(name) {
+        return Err(Refusal::BadRequest(format!("header {name} names nothing")));
+    }
+    Ok(all)
 }
 
 fn enclave(value: Option<&str>) -> Result<Needs, Refusal> {

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     flight::{InFlight, Slot},
-    problem::{NO_CAPACITY, Refusal},
+    problem::{Failure, NO_CAPACITY, Refusal},
 };
 
 const INSTANCE: HeaderName = HeaderName::from_static("x-mrgc-instance");
@@ -47,6 +47,7 @@ pub(super) async fn serve(
         return Ok(shard.common.health.response().map(ResponseBody::from));
     }
     Stats::count(&shard.stats.requests);
+    let mut client = Client { stats: &shard.stats, answered: false };
     let (answer, decision) = match receive::receive(&shard, request).await {
         Ok(received) => {
             let mut journey = Journey::new(&shard, received, started);
@@ -55,7 +56,22 @@ pub(super) async fn serve(
         }
         Err(refusal) => (Err(refusal), shard.next_decision()),
     };
+    client.answered = true;
     Ok(finish(&shard, answer, decision, started))
+}
+
+/// A client that waits for its answer's head. Dropped before that, it went away.
+struct Client<'a> {
+    stats: &'a Stats,
+    answered: bool,
+}
+
+impl Drop for Client<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            Stats::count(&self.stats.client_gone);
+        }
+    }
 }
 
 /// The one place where a request's answer leaves: marked and counted.
@@ -88,7 +104,7 @@ struct Journey<'a> {
     /// Regions that cannot be tried any more; with a hop's, those before us.
     regions_tried: Vec<RegionId>,
     /// What the last failed attempt said.
-    last: Option<String>,
+    last: Option<(Failure, String)>,
     /// Why a decision found no candidate.
     no_route: NoRoute,
 }
@@ -171,9 +187,10 @@ impl<'a> Journey<'a> {
         for (instance, slot) in choice.places() {
             let Some(request) = self.outgoing() else { return Step::Next };
             match self.attempt(&instance.address, slot, request).await {
-                Some((mut response, flight)) => {
+                Some((mut response, mut flight)) => {
                     receive::forget_ours(response.headers_mut());
                     if self.is_worth_retrying(response.status(), &instance.id) {
+                        flight.discard();
                         continue;
                     }
                     self.mark(response.headers_mut(), &instance.id, &choice.label);
@@ -222,12 +239,23 @@ impl<'a> Journey<'a> {
             return self.failed(format!("{region}: the request's facts do not fit in a header"));
         }
         Stats::count(&self.shard.stats.forwarded_to_peers);
-        let Some((mut response, flight)) = self.attempt(&address, slot, request).await else {
+        let Some((mut response, mut flight)) = self.attempt(&address, slot, request).await else {
             return Step::Next;
         };
+        let status = response.status();
         let headers = response.headers_mut();
         if headers.contains_key(NO_CAPACITY) {
-            return self.failed(format!("{region} has no capacity"));
+            flight.discard();
+            // It was asked, and nothing was attempted.
+            self.attempts -= 1;
+            self.attempts_left += 1;
+            return self.no_route(NoRoute::NoneReady);
+        }
+        let is_refused = matches!(status, StatusCode::FORBIDDEN | StatusCode::LOOP_DETECTED);
+        if is_refused && !headers.contains_key(INSTANCE) {
+            // The router there, not an instance behind it: it is between the two of us.
+            flight.discard();
+            return self.failed(format!("the router of {region} refused: {status}"));
         }
         let theirs = headers.get(ATTEMPTS).and_then(|v| v.to_str().ok()?.parse().ok());
         self.attempts += theirs.unwrap_or(1usize).saturating_sub(1);
@@ -266,7 +294,11 @@ impl<'a> Journey<'a> {
                 ))
             }
             Err(error) => {
-                self.last = Some(error.to_string());
+                let how = match error {
+                    SendError::Timeout { .. } => Failure::TimedOut,
+                    _ => Failure::Broken,
+                };
+                self.last = Some((how, error.to_string()));
                 tracing::info!(decision = self.decision, "attempt failed: {error}");
                 if let SendError::Connect { request, .. } = error {
                     Stats::count(&self.shard.stats.connect_failures);
@@ -303,14 +335,14 @@ impl<'a> Journey<'a> {
     /// An instance that is itself behind a failing gateway, or sheds load, is not the last word while
     /// attempts are left.
     fn is_worth_retrying(&mut self, status: StatusCode, instance: &str) -> bool {
-        let again = matches!(
-            status,
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-        );
-        if again {
-            self.last = Some(format!("{instance} answered {status}"));
-        }
-        again && !self.is_spent()
+        let how = match status {
+            StatusCode::BAD_GATEWAY => Failure::Broken,
+            StatusCode::SERVICE_UNAVAILABLE => Failure::Full,
+            StatusCode::GATEWAY_TIMEOUT => Failure::TimedOut,
+            _ => return false,
+        };
+        self.last = Some((how, format!("{instance} answered {status}")));
+        !self.is_spent()
     }
 
     fn pass_on(
@@ -342,7 +374,7 @@ impl<'a> Journey<'a> {
     }
 
     fn failed(&mut self, why: String) -> Step {
-        self.last = Some(why);
+        self.last = Some((Failure::Broken, why));
         Step::Next
     }
 
@@ -357,13 +389,15 @@ impl<'a> Journey<'a> {
     /// Why the request ends here unserved.
     fn refusal(&mut self) -> Refusal {
         let facts = &self.received.facts;
+        if let Some(fault) = self.received.body.fault() {
+            return fault;
+        }
         if self.left().is_zero() {
-            let last = self.last.take().unwrap_or_else(|| "none was made".into());
+            let last = self.last.take().map_or_else(|| "none was made".into(), |(_, last)| last);
             return Refusal::Deadline { ms: self.deadline_ms, last };
         }
-        if self.attempts > 0 {
-            let last = self.last.take().unwrap_or_else(|| "it gave no reason".into());
-            return Refusal::AllFailed { attempts: self.attempts, last };
+        if let Some((how, last)) = self.last.take() {
+            return Refusal::AllFailed { last, how };
         }
         let fleet = self.shard.fleet();
         let rules = &self.shard.config().placement;
@@ -420,6 +454,11 @@ impl Flight {
     pub fn broken(&mut self, error: &dyn std::fmt::Display) {
         self.done = true;
         tracing::info!(address = &*self.address, "response broke off: {error}");
+    }
+
+    /// The response is not passed on: whoever waits for one gets another.
+    pub fn discard(&mut self) {
+        self.done = true;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, Request, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     alarm,
-    body::{Idle, Limited, RequestBody},
+    body::{BodyFault, Limited, RequestBody},
     facts,
     hop::Hop,
     shard::Shard,
@@ -34,7 +34,7 @@ pub(super) struct Received {
 pub(super) enum Kept {
     Whole(Bytes),
     /// Gone once it was sent.
-    Streamed(Option<RequestBody>),
+    Streamed { body: Option<RequestBody>, fault: BodyFault },
 }
 
 impl Kept {
@@ -44,14 +44,22 @@ impl Kept {
             Self::Whole(bytes) => {
                 Some(RequestBody::Whole(Some(bytes.clone()).filter(|bytes| !bytes.is_empty())))
             }
-            Self::Streamed(body) => body.take(),
+            Self::Streamed { body, .. } => body.take(),
         }
     }
 
     /// A body that came back unsent.
     pub fn unsent(&mut self, body: RequestBody) {
-        if let Self::Streamed(gone) = self {
+        if let Self::Streamed { body: gone, .. } = self {
             *gone = Some(body);
+        }
+    }
+
+    /// What the client did wrong while its body was on its way.
+    pub fn fault(&self) -> Option<Refusal> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Streamed { fault, .. } => fault.take(),
         }
     }
 }
@@ -69,10 +77,10 @@ pub(super) async fn receive(
     let body = keep(shard, body).await?;
     let (start, whole) = match &body {
         Kept::Whole(bytes) => (bytes.as_ref(), true),
-        Kept::Streamed(Some(RequestBody::Streamed { start: Some(start), .. })) => {
+        Kept::Streamed { body: Some(RequestBody::Streamed { start: Some(start), .. }), .. } => {
             (start.as_ref(), false)
         }
-        Kept::Streamed(_) => (&[][..], false),
+        Kept::Streamed { .. } => (&[][..], false),
     };
     let mut facts = match &hop {
         Some(hop) => hop.facts.clone(),
@@ -125,8 +133,10 @@ async fn keep(shard: &Shard, mut body: Incoming) -> Result<Kept, Refusal> {
         if len > limits.buffered_body_bytes {
             let left = limits.body_bytes.checked_sub(len as u64).ok_or_else(too_large)?;
             let start = Some(join(first, more));
-            let rest = Limited { body, left, idle: Idle::new(idle) };
-            return Ok(Kept::Streamed(Some(RequestBody::Streamed { start, rest })));
+            let fault = BodyFault::default();
+            let rest = Limited::new(body, left, limits, fault.clone());
+            let body = Some(RequestBody::Streamed { start, rest });
+            return Ok(Kept::Streamed { body, fault });
         }
         if body.is_end_stream() {
             break;
@@ -144,16 +154,21 @@ fn add_tenant(shard: &Shard, headers: &HeaderMap, facts: &mut model::Request) {
     if shard.common.tenants.is_empty() {
         return;
     }
-    let key = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
-        .map(|key| <[u8; 32]>::from(Sha256::digest(key)));
-    let tenant = key.and_then(|digest| shard.common.tenants.get(&digest));
-    if let Some(tenant) = tenant.map(|i| &shard.config().tenants[*i]) {
+    // Whatever an upstream might take for the key counts, or its needs could be shed.
+    for key in headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer) {
+        let digest = <[u8; 32]>::from(Sha256::digest(key));
+        let Some(index) = shard.common.tenants.get(&digest) else { continue };
+        let tenant = &shard.config().tenants[*index];
         facts.tenant = Some(tenant.name.clone());
         facts.needs.add(&tenant.needs);
         facts.priority = facts.priority.saturating_add(tenant.priority);
     }
+}
+
+/// The key of `Bearer KEY`; a scheme's case means nothing (RFC 9110, section 11.1).
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, key) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
 }
 
 fn find_route(

@@ -110,7 +110,8 @@ fn try_on(mut seat: Seat, views: &[Arc<View>]) -> Result<(), Fault> {
             seat.explain(view, request, at, &picks, loads, 0)?;
         }
     }
-    Ok(())
+    // Forgets them all.
+    seat.observe_views(Vec::new())
 }
 
 fn trial_requests() -> [Request; 2] {

@@ -42,17 +42,18 @@ enum Act {
 pub const ACTS: usize = 7;
 
 fn acts(sabotage: Option<Sabotage>) -> [Act; ACTS] {
-    let third = match sabotage {
+    let second = match sabotage {
         Some(Sabotage::PolicyTraps) => Act::SwapTest("traps-live"),
         _ => Act::Swap("capacity"),
     };
     [
         Act::Traffic,
-        Act::Swap("round-robin"),
         Act::Swap("latency"),
-        third,
-        Act::Kill,
+        second,
+        // In turn, so that the instance that is killed next is certainly tried.
         Act::Swap("round-robin"),
+        Act::Kill,
+        Act::Swap("capacity"),
         Act::Swap("score"),
     ]
 }
@@ -67,13 +68,30 @@ pub struct Swap {
     pub prepared_ms: f64,
     /// Until every data thread of that router had it.
     pub swapped_ms: f64,
-    /// From the start of the upload to the first answer that the new version decided, by region; `None`
-    /// where none came.
+    /// Where it was uploaded; other regions learn of it from the store.
+    pub uploaded_to: String,
+    /// From the swap there to the first answer that the new version decided, by region; `None` where
+    /// none came.
     pub first_decision_ms: BTreeMap<String, Option<f64>>,
     /// Score calls that the version answered, over all routers.
     pub decisions: u64,
     /// Score calls that it did not.
     pub faults: u64,
+}
+
+impl Swap {
+    /// Where it was uploaded.
+    pub fn first_decision_here_ms(&self) -> Option<f64> {
+        self.first_decision_ms.get(&self.uploaded_to).copied().flatten()
+    }
+
+    /// Where it was not: the last of those regions.
+    pub fn elsewhere_ms(&self) -> Option<f64> {
+        let others =
+            self.first_decision_ms.iter().filter(|(region, _)| **region != self.uploaded_to);
+        let all: Option<Vec<f64>> = others.map(|(_, ms)| *ms).collect();
+        all?.into_iter().max_by(f64::total_cmp)
+    }
 }
 
 /// What came of the kill.
@@ -137,36 +155,35 @@ impl Script<'_> {
     async fn swap(&self, policy: &str, component: Vec<u8>, number: usize) -> Result<Swap> {
         let control = &self.controls[number % self.controls.len()];
         let style = self.screen.style;
-        let started = Instant::now();
         let uploaded = control.upload(ROUTE_POLICY, component).await?;
         let Uploaded { generation, version, prepared_ms, swapped_ms } = uploaded;
+        let swapped_at = Instant::now() - Duration::from_secs_f64(swapped_ms / 1000.0);
         self.tally.counts().name_version(generation, policy);
+        let label = format!("{ROUTE_POLICY}@{generation}");
         self.event(&format!(
-            "swapped: {} is {} {version}, uploaded to {}, compiled and tried in {}, swapped in {}",
-            style.bold(&format!("{ROUTE_POLICY}@{generation}")),
+            "{} is {} {version}: uploaded to {}, tried in {}, swapped in {}",
+            style.bold(&label),
             style.bold(policy),
             control.region,
             duration_ms(prepared_ms),
             duration_ms(swapped_ms),
         ));
-        let first_decision_ms = self.first_decisions(generation, started).await;
-        let told = first_decision_ms.iter().map(|(region, ms)| match ms {
-            Some(ms) => format!("{region} after {}", duration_ms(*ms)),
-            None => style.red(&format!("{region} never")),
-        });
-        let told = told.collect::<Vec<_>>().join(", ");
-        self.event(&format!("first decisions by {ROUTE_POLICY}@{generation}: {told}"));
-        let policy = policy.to_owned();
-        let (decisions, faults) = (0, 0);
-        Ok(Swap {
-            policy,
+        let swap = Swap {
+            policy: policy.to_owned(),
             generation,
+            uploaded_to: control.region.clone(),
             prepared_ms,
             swapped_ms,
-            first_decision_ms,
-            decisions,
-            faults,
-        })
+            first_decision_ms: self.first_decisions(generation, swapped_at).await,
+            decisions: 0,
+            faults: 0,
+        };
+        let told = |ms: Option<f64>| {
+            ms.map_or_else(|| style.red("never"), |ms| format!("after {}", duration_ms(ms)))
+        };
+        let (here, elsewhere) = (told(swap.first_decision_here_ms()), told(swap.elsewhere_ms()));
+        self.event(&format!("{label} decides: here {here}, in the other region {elsewhere}"));
+        Ok(swap)
     }
 
     /// Waits until every region has answered by a decision of this generation.

@@ -231,20 +231,21 @@ mod tests {
         assert_eq!(frame.len(), 4 + CAST.len());
     }
 
+    /// Without what sets colours: from each escape to its `m`.
+    fn without_colours(line: &str) -> String {
+        let mut parts = line.split('\x1b');
+        let start = parts.next().unwrap_or_default().to_owned();
+        let rest = parts.map(|part| part.split_once('m').expect("the end of a colour").1);
+        start + &rest.collect::<String>()
+    }
+
     #[test]
     fn colours_do_not_move_columns() {
         let plain = scene().frame(Style::PLAIN);
         let coloured = scene().frame(Style { colour: true });
-        for (plain, coloured) in plain.iter().zip(coloured) {
-            let mut text = coloured.replace('m', "");
-            for code in ["\x1b[0", "\x1b[1", "\x1b[2", "\x1b[31", "\x1b[32", "\x1b[33", "\x1b[36"]
-                .iter()
-                .rev()
-            {
-                text = text.replace(code, "");
-            }
-            assert_eq!(plain.replace('m', ""), text);
-        }
+        assert!(coloured.iter().any(|line| line.contains('\x1b')));
+        let stripped: Vec<_> = coloured.iter().map(|line| without_colours(line)).collect();
+        assert_eq!(plain, stripped);
     }
 
     #[test]

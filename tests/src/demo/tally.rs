@@ -278,7 +278,7 @@ mod tests {
     fn only_the_killed_instance_may_break_off() {
         let tally = Tally::default();
         let mut counts = tally.counts();
-        let mut broke = |counts: &mut Counts, instance: &str| {
+        let broke = |counts: &mut Counts, instance: &str| {
             let outcome = Outcome::BrokeOff("reset".into());
             counts.ended("us-east-1", Demand::Nothing, true, Some(&served(instance)), outcome);
         };

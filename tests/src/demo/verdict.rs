@@ -39,9 +39,12 @@ pub struct Summary {
     /// Attempts after the first of a request, as the routers counted them.
     pub retries: u64,
     pub swaps: usize,
-    /// The median over swaps and regions, and the most.
+    /// From a swap to the first decision by the new version at the same router: the median swap's, and
+    /// the slowest's.
     pub first_decision_ms_p50: Option<f64>,
     pub first_decision_ms_max: Option<f64>,
+    /// The slowest in the other region.
+    pub first_decision_elsewhere_ms_max: Option<f64>,
     pub instances: usize,
     pub latency_ms_p50: f64,
     pub latency_ms_p99: f64,
@@ -123,10 +126,11 @@ pub fn judge(
     totals: &[Totals],
     testimonies: &[Testimony],
 ) -> Summary {
+    let retries = totals.iter().map(|t| t.retries).sum();
     let checks = vec![
         no_failures(counts),
         swaps_decided(story, totals),
-        kill_was_seen(story),
+        kill_was_seen(story, retries),
         slow_got_less(counts),
         stayed(counts, Demand::Gdpr, "GDPR requests stayed in eu-west-1", |_, region| {
             region == IRELAND.id
@@ -136,9 +140,12 @@ pub fn judge(
         }),
         agents_were_truthful(testimonies),
     ];
-    let mut first: Vec<f64> =
-        story.swaps.iter().flat_map(|s| s.first_decision_ms.values().flatten().copied()).collect();
-    first.sort_by(f64::total_cmp);
+    let sorted = |of: fn(&Swap) -> Option<f64>| {
+        let mut all: Vec<f64> = story.swaps.iter().filter_map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all
+    };
+    let (first, elsewhere) = (sorted(Swap::first_decision_here_ms), sorted(Swap::elsewhere_ms));
     Summary {
         passed: checks.iter().all(|check| check.passed),
         requests: counts.sent,
@@ -146,10 +153,11 @@ pub fn judge(
         streamed: counts.streamed,
         failed: counts.failed,
         cut_by_kill: counts.cut_by_kill,
-        retries: totals.iter().map(|t| t.retries).sum(),
+        retries,
         swaps: story.swaps.len(),
         first_decision_ms_p50: first.get(first.len() / 2).copied(),
         first_decision_ms_max: first.last().copied(),
+        first_decision_elsewhere_ms_max: elsewhere.last().copied(),
         instances: CAST.len(),
         latency_ms_p50: counts.latency_ms(0.50),
         latency_ms_p99: counts.latency_ms(0.99),
@@ -207,13 +215,14 @@ fn problem_of(swap: &Swap) -> Option<String> {
     None
 }
 
-fn kill_was_seen(story: &Story) -> Check {
+fn kill_was_seen(story: &Story, retries: u64) -> Check {
     let passed = story.kill.avoided_after_ms.is_some() && story.kill.out_after_ms.is_some();
     let detail = match (story.kill.avoided_after_ms, story.kill.out_after_ms) {
         (Some(avoided), Some(out)) => format!(
-            "{VICTIM} got no more after {}, and was out of the state after {}",
+            "{VICTIM} avoided after {}, out of the state after {}; {} went on to another instance",
             duration_ms(avoided),
-            duration_ms(out)
+            duration_ms(out),
+            counted(retries, "attempt")
         ),
         _ => format!("{VICTIM} is still ready in its router's eyes"),
     };
@@ -302,15 +311,13 @@ impl Summary {
             duration_ms(self.latency_ms_p50),
             format!("p50; p99 {}", duration_ms(self.latency_ms_p99)),
         );
-        fact(
-            "first decision",
-            first(self.first_decision_ms_p50),
-            format!(
-                "p50, from the start of an upload; at most {}",
-                first(self.first_decision_ms_max)
-            ),
+        let most = format!(
+            "p50, from a swap; at most {}, and {} in the other region",
+            first(self.first_decision_ms_max),
+            first(self.first_decision_elsewhere_ms_max)
         );
-        fact("swaps", self.swaps.to_string(), String::new());
+        fact("swaps", self.swaps.to_string(), "each to another policy, under traffic".into());
+        fact("first decision", first(self.first_decision_ms_p50), most);
         lines.push(String::new());
         lines.extend(self.version_lines(style));
         lines.push(String::new());
@@ -327,35 +334,42 @@ impl Summary {
 
     /// The table of the versions.
     fn version_lines(&self, style: Style) -> Vec<String> {
-        let row = |first: [&str; 4], regions: Vec<String>, counts: [&str; 2]| {
-            let [version, policy, compiled, swapped] = first;
-            let regions: String = regions.iter().map(|cell| format!("  {cell:>18}")).collect();
-            let [decisions, faults] = counts;
-            format!(
-                "  {version:<9}  {policy:<12}  {compiled:>8}  {swapped:>8}{regions}  \
-                 {decisions:>9}  {faults:>6}"
-            )
-        };
-        let regions = self.versions.first().map(|swap| swap.first_decision_ms.keys());
-        let regions = regions.into_iter().flatten().map(|region| format!("FIRST IN {region}"));
-        let header = row(
-            ["VERSION", "POLICY", "COMPILED", "SWAPPED"],
-            regions.collect(),
-            ["DECISIONS", "FAULTS"],
-        );
+        let header = version_row([
+            "VERSION",
+            "POLICY",
+            "UPLOADED TO",
+            "TRIED",
+            "SWAPPED",
+            "FIRST DECISION",
+            "ELSEWHERE",
+            "DECISIONS",
+            "FAULTS",
+        ]);
+        let told = |ms: Option<f64>| ms.map_or("never".to_owned(), duration_ms);
         let version = |swap: &Swap| {
-            let told = |ms: &Option<f64>| ms.map_or("never".to_owned(), duration_ms);
-            let version = format!("{ROUTE_POLICY}@{}", swap.generation);
-            let (prepared, swapped) = (duration_ms(swap.prepared_ms), duration_ms(swap.swapped_ms));
-            let line = row(
-                [&version, &swap.policy, &prepared, &swapped],
-                swap.first_decision_ms.values().map(told).collect(),
-                [&thousands(swap.decisions), &thousands(swap.faults)],
-            );
+            let line = version_row([
+                &format!("{ROUTE_POLICY}@{}", swap.generation),
+                &swap.policy,
+                &swap.uploaded_to,
+                &duration_ms(swap.prepared_ms),
+                &duration_ms(swap.swapped_ms),
+                &told(swap.first_decision_here_ms()),
+                &told(swap.elsewhere_ms()),
+                &thousands(swap.decisions),
+                &thousands(swap.faults),
+            ]);
             if problem_of(swap).is_some() { style.red(&line) } else { line }
         };
         std::iter::once(style.dim(&header)).chain(self.versions.iter().map(version)).collect()
     }
+}
+
+fn version_row(cells: [&str; 9]) -> String {
+    let [version, policy, to, tried, swapped, first, elsewhere, decisions, faults] = cells;
+    format!(
+        "  {version:<8}  {policy:<11}  {to:<11}  {tried:>7}  {swapped:>7}  {first:>14}  \
+         {elsewhere:>9}  {decisions:>9}  {faults:>6}"
+    )
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ async fn a_garbled_body_is_told_where() -> Result<()> {
         ("{\"model\":\"a\"} {}", "trailing"),
         ("not json", "expected"),
         ("\u{0}", "expected"),
-        ("{\"model\":\"\\ud800\"}", "surrogate"),
+        ("{\"model\":\"\\ud800\"}", "hex escape"),
         ("{\"model\":7}", "expected a string"),
         ("{\"stream\":\"yes\"}", "boolean"),
         ("{\"max_tokens\":-1}", "-1"),

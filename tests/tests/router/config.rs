@@ -35,9 +35,9 @@ head_bytes = -1                      # limits.head_bytes
 interval_seconds = 0                 # health_check.interval_seconds
 [peers]
 key = "short"                        # peers.key
-[[regions]]
+[[regions]]                          # ftp://x
 region_id = "us-east-1"
-endpoint = "ftp://x"                 # ftp://x
+endpoint = "ftp://x"
 [[instances]]
 id = "i-1"
 region = "eu-west-1"                 # eu-west-1

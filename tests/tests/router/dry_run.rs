@@ -119,7 +119,7 @@ async fn the_routes_own_policies(client: &reqwest::Client, router: &Router) -> R
 
 async fn bad_questions(client: &reqwest::Client, router: &Router) -> Result<()> {
     let url = router.control_url("/route");
-    for garbled in ["", "{", "[]", "not json", "{\"strategy\":7}", "{\"request_contxt\":{}}",
+    for garbled in ["", "{", "7", "not json", "{\"strategy\":7}", "{\"request_contxt\":{}}",
         "{\"request_context\":{\"user_location\":{\"latitude\":52.5}}}",
         "{\"request_context\":{\"compliance_requirement\":[]}}"] {
         let request = client.post(&url).header("content-type", "application/json").body(garbled);

@@ -230,6 +230,8 @@ async fn what_a_tenant_or_a_route_needs_no_header_takes_away() -> Result<()> {
         let as_clinic = || lone.chat(false).header("authorization", "Bearer clinic-key");
         for (name, value) in [
             ("x-none", "1"),
+            // Another key beside the clinic's does not hide it.
+            ("authorization", "Bearer another"),
             ("x-mrgc-frameworks", "GDPR"),
             ("x-mrgc-allowed-regions", "eu-west-1"),
             ("x-mrgc-hop", "{\"facts\":{\"needs\":{}}}"),
@@ -249,6 +251,10 @@ async fn what_a_tenant_or_a_route_needs_no_header_takes_away() -> Result<()> {
 
     // Whoever is not the clinic is served here, too.
     let mut served_here = 0;
+    let shouted = || tenant.chat(false).header("authorization", "BEARER  clinic-key ");
+    for _ in 0..16 {
+        assert_eq!(header(shouted().send().await?.headers(), "x-served-by")?, "peer");
+    }
     for key in ["Bearer clinic-key2", "Bearer ", "Basic clinic-key", "bearer nobody"] {
         for _ in 0..16 {
             let response = tenant.chat(false).header("authorization", key).send().await?;

@@ -11,6 +11,7 @@ fn swap(decisions: u64, faults: u64, seen: bool) -> Swap {
     Swap {
         policy: "capacity".into(),
         generation: 3,
+        uploaded_to: "us-east-1".into(),
         prepared_ms: 80.0,
         swapped_ms: 0.4,
         first_decision_ms: BTreeMap::from([
@@ -66,7 +67,7 @@ fn an_agent_is_held_to_what_its_instance_does() {
 fn one_request_astray_fails() {
     let tally = Tally::default();
     let mut counts = tally.counts();
-    let mut serve = |counts: &mut Counts, id: &str, region: &str| {
+    let serve = |counts: &mut Counts, id: &str, region: &str| {
         let served = Served::new(id, region, "score@0", 1);
         let outcome = Outcome::Answered(std::time::Duration::from_millis(1));
         counts.ended("us-east-1", Demand::Gdpr, false, Some(&served), outcome);
@@ -88,5 +89,6 @@ fn the_columns_of_the_versions_are_aligned() {
     assert!(!summary.passed, "nothing was answered");
     let lines = summary.version_lines(Style::PLAIN);
     assert_eq!(lines[0].chars().count(), lines[1].chars().count(), "{lines:#?}");
-    assert_eq!(summary.first_decision_ms_max, Some(900.0));
+    assert_eq!(summary.first_decision_ms_max, Some(90.0));
+    assert_eq!(summary.first_decision_elsewhere_ms_max, Some(900.0));
 }

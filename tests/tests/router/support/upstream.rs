@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -16,7 +16,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// The longest head that is kept for a look at it.
+/// A longer head is not read on.
 const HEAD_MAX: usize = 64 << 10;
 
 /// An address where nobody listens, and nobody else will: connecting to it is refused at once.
@@ -46,7 +46,6 @@ pub(crate) struct Scripted {
 struct Seen {
     requests: AtomicUsize,
     body_bytes: AtomicUsize,
-    last_head: Mutex<String>,
 }
 
 impl Scripted {
@@ -78,10 +77,6 @@ impl Scripted {
     pub(crate) fn body_bytes(&self) -> usize {
         self.seen.body_bytes.load(Relaxed)
     }
-
-    pub(crate) fn last_head(&self) -> String {
-        self.seen.last_head.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 async fn serve(mut stream: TcpStream, answer: &str, seen: &Seen) -> io::Result<()> {
@@ -103,7 +98,6 @@ async fn serve(mut stream: TcpStream, answer: &str, seen: &Seen) -> io::Result<(
             return Ok(());
         }
     }
-    *seen.last_head.lock().unwrap_or_else(PoisonError::into_inner) = head;
     seen.requests.fetch_add(1, Relaxed);
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await
