@@ -1,7 +1,7 @@
 //! Where a request may go at all.
 //!
-//! The guard is native and comes after every policy: nothing a policy says, no retry, no hop and no
-//! failover sends a request where its needs or the placement rules forbid it.
+//! The guard is native and no policy is asked about what it forbids: nothing a policy says, no retry, no
+//! hop and no failover sends a request where its needs or the placement rules forbid it.
 
 use serde::{Deserialize, Serialize};
 

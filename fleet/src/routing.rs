@@ -232,8 +232,8 @@ fn rank(reason: &NoRoute) -> u8 {
     }
 }
 
-/// The seeds' routing score, 0 to 100: half by the queue, 0.30 by latency, 0.20 by health.
-pub fn seed_score(queue_depth: f64, latency_ms: f64, health: Health) -> f64 {
+/// The routing score, 0 to 100: half by the queue, 0.30 by latency, 0.20 by health.
+pub fn routing_score(queue_depth: f64, latency_ms: f64, health: Health) -> f64 {
     let queue = on_scale(100.0 - queue_depth * 10.0);
     let latency = on_scale(100.0 - latency_ms / 10.0);
     0.50 * queue + 0.30 * latency + 0.20 * health.score()
@@ -244,12 +244,12 @@ fn on_scale(points: f64) -> f64 {
     if points > 0.0 { points.min(100.0) } else { 0.0 }
 }
 
-/// What answers for a policy that faulted: the seeds' score, with the router's own counts where no
+/// What answers for a policy that faulted: the routing score, with the router's own counts where no
 /// queue was reported, and a latency of half its scale where none was measured.
 pub fn native_score(candidate: &Candidate, in_flight: u32) -> f32 {
     let queue = candidate.queue_depth.unwrap_or(f64::from(in_flight));
     let latency_ms = candidate.avg_latency_ms.unwrap_or(500.0);
-    seed_score(queue, latency_ms, candidate.health) as f32
+    routing_score(queue, latency_ms, candidate.health) as f32
 }
 
 #[cfg(test)]

@@ -26,7 +26,10 @@ const DECISIONS_PER_ROUND: u64 = 50;
 
 fn main() -> Result<()> {
     println!("one decision, µs, p50 (p99); {} decisions each", ROUNDS * DECISIONS_PER_ROUND);
-    println!("{:>10} {:>18} {:>22} {:>8}", "instances", "native score", "three WASM policies", "ratio");
+    println!(
+        "{:>10} {:>18} {:>22} {:>8}",
+        "instances", "native score", "three WASM policies", "ratio"
+    );
     for size in SIZES {
         let (native, wasm) = measure(size)?;
         let us = |h: &Histogram<u64>, q: f64| h.value_at_quantile(q) as f64 / 1000.0;
@@ -92,8 +95,9 @@ fn decide(
 }
 
 fn fleet(size: usize) -> Result<FleetView> {
-    let region: Region =
-        serde_json::from_value(json!({"region_id": "us-east-1", "endpoint": "http://127.0.0.1:1"}))?;
+    let region: Region = serde_json::from_value(
+        json!({"region_id": "us-east-1", "endpoint": "http://127.0.0.1:1"}),
+    )?;
     let member = |i: usize| -> Result<Member> {
         let registration: Registration = serde_json::from_value(json!({
             "id": format!("i-{i:05}"), "region": "us-east-1", "pool": "llama", "slots": 8, "generation": 1,
@@ -120,7 +124,8 @@ fn seats(fleet: &FleetView) -> Result<Vec<Seat>> {
     let artifacts = catalog::read_folder(&folder)?;
     POLICIES
         .map(|name| {
-            let artifact = artifacts.get(name).context("build the policies: `cargo xtask policies`")?;
+            let artifact =
+                artifacts.get(name).context("build the policies: `cargo xtask policies`")?;
             let version = catalog::prepare(&engine, &table, fleet, name, 1, artifact, 1)?;
             let mut seat = Seat::new(Arc::clone(&version), "{}")?;
             seat.observe(fleet)?;

@@ -1,6 +1,7 @@
 //! The router's configuration: as written in TOML and the environment (`MRGC_ROUTER__…`), then validated.
 
 mod check;
+mod region;
 mod route;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
@@ -14,6 +15,7 @@ use mrgc_store::StoreConfig;
 use serde::{Deserialize, Serialize};
 
 pub use check::is_policy_name;
+pub use region::Written as WrittenRegion;
 pub use route::{LevelChoice, Match, Route, RoutePolicy, Tenant};
 
 /// The whole configuration. Every key has a default but `region`.
@@ -32,6 +34,7 @@ pub struct Config {
     pub policies: Policies,
     pub peers: Peers,
     /// Registered by this router at start, and all there is without a store.
+    #[serde(deserialize_with = "region::list")]
     pub regions: Vec<Region>,
     pub instances: Vec<StaticInstance>,
     pub routes: Vec<Route>,

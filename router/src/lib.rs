@@ -3,6 +3,7 @@
 //!
 //! `data` is the data plane, `control` the operator's API, `policies` the WASM policies at work; `sync`
 //! follows the shared state, `watch` looks at the fleet itself, and `run` puts them together.
+#![forbid(unsafe_code)]
 
 pub mod config;
 mod control;

@@ -1,4 +1,5 @@
 //! `mrgc-router`: the command line around the library.
+#![forbid(unsafe_code)]
 
 use std::{fs, io::Write, path::PathBuf, process::ExitCode};
 
@@ -62,7 +63,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// TOML; each key can also be set as MRGC_ROUTER__SECTION__KEY
-    #[arg(long = "config", short, default_value = "/etc/mrgc/router.toml")]
+    #[arg(long = "config", short = 'c', default_value = "/etc/mrgc/router.toml")]
     path: PathBuf,
 }
 

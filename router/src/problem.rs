@@ -31,6 +31,8 @@ pub enum Refusal {
     AllFailed { last: String, how: Failure },
     #[error("no answer within {ms} ms; the last attempt: {last}")]
     Deadline { ms: u64, last: String },
+    #[error("{path} does not take {method}; see /openapi.json")]
+    NoSuchMethod { path: String, method: String },
     #[error("the request has been in this region before")]
     Loop,
     #[error("the peer key is wrong")]
@@ -70,6 +72,7 @@ impl Refusal {
             Self::AllFailed { how: Failure::TimedOut, .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::AllFailed { how: Failure::Full, .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoSuchMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::WrongKey => StatusCode::FORBIDDEN,
             Self::PolicyRefused(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -89,6 +92,7 @@ impl Refusal {
             Self::NoCapacity { .. } => "no-capacity",
             Self::AllFailed { .. } => "all-attempts-failed",
             Self::Deadline { .. } => "deadline",
+            Self::NoSuchMethod { .. } => "no-such-method",
             Self::Loop => "loop",
             Self::WrongKey => "wrong-key",
             Self::NotFound { .. } => "not-found",

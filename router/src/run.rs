@@ -48,10 +48,8 @@ pub async fn run(
         let address = serve_state(&config, &shutdown, &mut background).await?;
         running.state = Some(address);
         // A lone router uses the engine it serves.
-        config.store.get_or_insert_with(|| StoreConfig {
-            endpoint: Some(format!("http://{address}")),
-            ..StoreConfig::default()
-        });
+        let store = config.store.get_or_insert_with(StoreConfig::default);
+        store.endpoint.get_or_insert_with(|| format!("http://{address}"));
     }
     if config.roles.has(Role::Proxy) {
         let (proxy, control) = start_proxy(config, &shutdown, &mut background).await?;

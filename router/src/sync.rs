@@ -192,7 +192,7 @@ pub fn static_state(config: &Config) -> State {
             region: registration.region.clone(),
             generation: registration.generation,
             sequence: 1,
-            at: wall_clock(),
+            at: Timestamp::default(),
             lifecycle: Lifecycle::Available,
             health: Health::Healthy,
             reason: None,

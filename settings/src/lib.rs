@@ -14,6 +14,7 @@
 //! A value that does not fit is told and taken out, and the type is read again from the rest, until it fits.
 //! So `T` gives every field a default and refuses unknown ones:
 //! `#[serde(default, deny_unknown_fields)]`, with `Option` for what must be set ([`Layers::require`]).
+#![forbid(unsafe_code)]
 
 mod reader;
 #[cfg(test)]

@@ -89,7 +89,7 @@ async fn latency(url: &str) -> Result<Latency> {
     })?;
     let stats = load.finish().await;
     anyhow::ensure!(stats.failed() == 0, "requests failed: {stats}");
-    let us = |duration: Option<Duration>| duration.map_or(0.0, |d| d.as_secs_f64() * 1e6);
+    let us = |duration: Duration| duration.as_secs_f64() * 1e6;
     Ok(Latency { p50_us: us(stats.latency.p50()), p99_us: us(stats.latency.p99()) })
 }
 

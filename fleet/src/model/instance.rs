@@ -102,7 +102,7 @@ pub enum Health {
 }
 
 impl Health {
-    /// The seeds' `health_score`: 100, 50 or 0.
+    /// Its part in the routing score: 100, 50 or 0.
     pub fn score(self) -> f64 {
         match self {
             Self::Healthy => 100.0,

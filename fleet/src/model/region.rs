@@ -49,15 +49,19 @@ pub struct Region {
 }
 
 impl Region {
+    pub const DEFAULT_SHARDS: u32 = 4;
+
     /// Each thing that is wrong with it, as a sentence.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.id.as_str().is_empty() {
             problems.push("region_id is empty".to_owned());
         }
-        if !self.endpoint.starts_with("http://") && !self.endpoint.starts_with("https://") {
-            problems
-                .push(format!("endpoint `{}` is not an http:// or https:// URL", self.endpoint));
+        if !self.endpoint.starts_with("http://") {
+            problems.push(format!(
+                "endpoint `{}` is not an http:// URL; routers speak plain HTTP among themselves",
+                self.endpoint
+            ));
         }
         if let Some(location) = self.location.filter(|l| !l.is_valid()) {
             problems.push(format!(
@@ -83,5 +87,5 @@ fn one() -> f64 {
 }
 
 fn default_shards() -> u32 {
-    4
+    Region::DEFAULT_SHARDS
 }

@@ -60,7 +60,7 @@ fn the_seeds_examples_hold() {
         (0.0, 9_000.0, Health::Healthy, 70.0),
         (99.0, 9_000.0, Health::Unhealthy, 0.0),
     ] {
-        let got = seed_score(queue, latency_ms, health);
+        let got = routing_score(queue, latency_ms, health);
         assert!((got - expected).abs() < 1e-9, "{queue}, {latency_ms} ms, {health:?}: {got}");
     }
 }
@@ -420,7 +420,7 @@ proptest! {
         queue in any::<f64>(),
         latency_ms in prop_oneof![any::<f64>(), -1e4..1e4, Just(f64::NAN), Just(f64::NEG_INFINITY)],
     ) {
-        let got = seed_score(queue, latency_ms, Health::Healthy);
+        let got = routing_score(queue, latency_ms, Health::Healthy);
         prop_assert!((0.0..=100.0).contains(&got), "{}", got);
     }
 }

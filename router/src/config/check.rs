@@ -50,14 +50,12 @@ fn check_fleet(layers: &mut Layers, config: &Config) {
             layers.reject(&key("address"), format!("`{}` is not host:port", instance.address));
         }
     }
-    if config.store.is_none()
-        && !config.regions.iter().any(|r| Some(&r.id) == config.region.as_ref())
-    {
+    let has_store = config.store.is_some() || config.roles.has(Role::State);
+    if !has_store && !config.regions.iter().any(|r| Some(&r.id) == config.region.as_ref()) {
         layers.reject("region", "is not among `regions`: without a [store], list it there");
     }
-    if config.store.is_some() && !config.instances.is_empty() {
-        layers
-            .reject("instances", "are for a router without a [store]; agents register themselves");
+    if has_store && !config.instances.is_empty() {
+        layers.reject("instances", "are for a router without state; agents register themselves");
     }
 }
 

@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
-    http::{HeaderValue, StatusCode, Uri, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -18,7 +18,11 @@ use mrgc_fleet::{
 use serde::{Deserialize, Serialize};
 
 use super::{Context, dry_run, metrics};
-use crate::{config::is_policy_name, policies::Status, problem::Refusal};
+use crate::{
+    config::{WrittenRegion, is_policy_name},
+    policies::Status,
+    problem::Refusal,
+};
 
 /// Larger than any policy the host takes, so that the host's own message is the one seen.
 const UPLOAD_BYTES: usize = 16 << 20;
@@ -83,11 +87,8 @@ async fn no_such_path(uri: Uri) -> Problem {
     Refusal::NotFound { what: "endpoint", name: uri.path().to_owned() }.into()
 }
 
-async fn no_such_method(uri: Uri) -> Response {
-    let detail = format!("{} does not take this method; see /openapi.json", uri.path());
-    let mut response = Problem(Refusal::BadRequest(detail)).into_response();
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response
+async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    Refusal::NoSuchMethod { path: uri.path().to_owned(), method: method.to_string() }.into()
 }
 
 async fn healthz(State(context): State<Arc<Context>>) -> impl IntoResponse {
@@ -196,9 +197,9 @@ async fn region_health(
 
 async fn put_region(
     State(context): State<Arc<Context>>,
-    body: Result<Json<Region>, JsonRejection>,
+    body: Result<Json<WrittenRegion>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Region>), Problem> {
-    let Json(region) = body.map_err(|e| Refusal::BadRequest(e.body_text()))?;
+    let Json(WrittenRegion(region)) = body.map_err(|e| Refusal::BadRequest(e.body_text()))?;
     let problems = region.problems();
     if !problems.is_empty() {
         return Err(Refusal::BadRequest(problems.join("; ")).into());

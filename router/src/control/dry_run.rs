@@ -18,7 +18,7 @@ use crate::{
     sync,
 };
 
-/// As in seed 2: what is asked.
+/// What is asked.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Body {

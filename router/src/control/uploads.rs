@@ -35,7 +35,7 @@ pub struct Uploaded {
     pub persisted: bool,
     /// Compiling, validating and trying it.
     pub prepared_ms: f64,
-    /// From the order to swap until every data thread had its new deck.
+    /// From the order to swap until every data thread was sent its new deck.
     pub swapped_ms: f64,
 }
 
@@ -89,7 +89,8 @@ impl Uploads {
                 continue;
             }
             let (policy, generation) = (&head.name, head.generation);
-            let tries = refused.get(policy).filter(|(of, _)| *of == generation).map_or(0, |(_, n)| *n);
+            let tries =
+                refused.get(policy).filter(|(of, _)| *of == generation).map_or(0, |(_, n)| *n);
             if tries >= TRIES_MAX {
                 continue;
             }

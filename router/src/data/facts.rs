@@ -75,7 +75,9 @@ fn plain<'a>(name: &str, value: &'a HeaderValue) -> Result<&'a str, Refusal> {
 fn list<T: for<'a> From<&'a str>>(headers: &HeaderMap, name: &str) -> Result<Vec<T>, Refusal> {
     let mut all = Vec::new();
     for value in headers.get_all(name) {
-        all.extend(plain(name, value)?.split(',').map(str::trim).filter(|i| !i.is_empty()).map(T::from));
+        all.extend(
+            plain(name, value)?.split(',').map(str::trim).filter(|i| !i.is_empty()).map(T::from),
+        );
     }
     if all.is_empty() && headers.contains_key(name) {
         return Err(Refusal::BadRequest(format!("header {name} names nothing")));
@@ -130,7 +132,9 @@ pub(super) fn from_body(
     let read = (&mut found).deserialize(&mut reader).and_then(|()| reader.end());
     match read {
         Err(e) if whole => {
-            return Err(Refusal::BadRequest(format!("the body is not the JSON it says it is: {e}")));
+            return Err(Refusal::BadRequest(format!(
+                "the body is not the JSON it says it is: {e}"
+            )));
         }
         _ => {}
     }
@@ -185,8 +189,8 @@ impl<'de: 'a, 'a> Visitor<'de> for &mut BodyFacts<'a> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key_seed(Text)? {
             match key.as_ref() {
-                "model" => self.model = Some(map.next_value_seed(Text)?),
-                "user" => self.user = Some(map.next_value_seed(Text)?),
+                "model" => self.model = map.next_value_seed(TextOrNull)?,
+                "user" => self.user = map.next_value_seed(TextOrNull)?,
                 "stream" => self.stream = map.next_value::<Option<bool>>()?.unwrap_or(false),
                 "max_tokens" | "max_completion_tokens" => self.max_tokens = map.next_value()?,
                 _ => {
@@ -222,6 +226,33 @@ impl<'de> Visitor<'de> for Text {
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
         Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// What a client left out by writing `null`.
+struct TextOrNull;
+
+impl<'de> DeserializeSeed<'de> for TextOrNull {
+    type Value = Option<Cow<'de, str>>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, text: D) -> Result<Self::Value, D::Error> {
+        text.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for TextOrNull {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string or null")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, text: D) -> Result<Self::Value, D::Error> {
+        Text.deserialize(text).map(Some)
     }
 }
 

@@ -12,10 +12,7 @@ use std::{
 };
 
 use hyper::service::service_fn;
-use hyper_util::{
-    rt::TokioIo,
-    server::conn::auto,
-};
+use hyper_util::{rt::TokioIo, server::conn::auto};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},

@@ -34,7 +34,10 @@ pub(super) struct Received {
 pub(super) enum Kept {
     Whole(Bytes),
     /// Gone once it was sent.
-    Streamed { body: Option<RequestBody>, fault: BodyFault },
+    Streamed {
+        body: Option<RequestBody>,
+        fault: BodyFault,
+    },
 }
 
 impl Kept {

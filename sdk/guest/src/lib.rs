@@ -181,8 +181,6 @@ macro_rules! export {
             }
         };
 
-        // The names of a component's exports mean nothing to a native linker.
-        #[cfg(target_arch = "wasm32")]
         // Natively the exports would be symbols that two policies in one program share.
         #[cfg(target_arch = "wasm32")]
         $crate::bindings::export_component!(MrgcPolicyComponent);

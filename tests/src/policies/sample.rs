@@ -10,8 +10,12 @@ const REGIONS: [(&str, f64, f64); 4] = [
     ("ap-southeast-1", 1.3, 103.8),
 ];
 const FRAMEWORKS: [&[&str]; 3] = [&["gdpr", "soc2"], &["soc2"], &[]];
-const NEEDS: Needs<'static> =
-    Needs { frameworks: &["gdpr"], allowed_regions: &["eu-central-1"], enclave: true, attested: false };
+const NEEDS: Needs<'static> = Needs {
+    frameworks: &["gdpr"],
+    allowed_regions: &["eu-central-1"],
+    enclave: true,
+    attested: false,
+};
 const ATTRIBUTES: &[(&str, &str)] = &[("user-agent", "openai-python/1.99")];
 const PREFIXES: [u64; 4] = [11, 12, 13, 14];
 

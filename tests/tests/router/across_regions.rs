@@ -100,8 +100,11 @@ fn is_irish(response: &reqwest::Response) -> Result<()> {
 #[tokio::test]
 async fn a_need_is_met_in_the_other_region_under_every_policy() -> Result<()> {
     let two = TwoRegions::start(1).await?;
-    let mut artifacts = vec![("prefers-the-forbidden", policies::test_component("prefers-the-forbidden")?)];
-    for name in ["latency", "capacity", "compliance", "cost", "health", "round-robin", "geo", "score"] {
+    let mut artifacts =
+        vec![("prefers-the-forbidden", policies::test_component("prefers-the-forbidden")?)];
+    for name in
+        ["latency", "capacity", "compliance", "cost", "health", "round-robin", "geo", "score"]
+    {
         artifacts.push((name, policies::stock_component(name)?));
     }
     for (name, artifact) in artifacts {

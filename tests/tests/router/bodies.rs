@@ -12,9 +12,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use mrgc_tests::{cluster::Program, model_server::filler_byte};
 
-use crate::support::{
-    ANY_ROUTE, CHAT, Dead, Lone, Scripted, Setup, header, in_time, model_server,
-};
+use crate::support::{ANY_ROUTE, CHAT, Dead, Lone, Scripted, Setup, header, in_time, model_server};
 
 const GIGABYTE: u64 = 1 << 30;
 const MEGABYTE: u64 = 1 << 20;
@@ -97,10 +95,12 @@ async fn a_request_longer_than_is_kept_is_streamed_and_leaves_memory_flat() -> R
     let setup = Setup::new(&format!("{ANY_ROUTE}{limits}"));
     let lone = setup.instance("i-one", upstream.address).start().await?;
     let post = |bytes| lone.client.post(lone.router.data_url(CHAT)).body(upload(bytes)).send();
-    assert_eq!(post(2 * MEGABYTE).await?.status(), 200);
+    let short = post(2 * MEGABYTE).await?;
+    ensure!(short.status() == 200, "{}", short.text().await?);
     let before = peak_memory_bytes(&lone.router.program)?;
     let seen_before = upstream.body_bytes() as u64;
-    assert_eq!(post(LENGTH).await?.status(), 200);
+    let long = post(LENGTH).await?;
+    ensure!(long.status() == 200, "{}", long.text().await?);
     ensure!(upstream.body_bytes() as u64 - seen_before >= LENGTH, "all of it arrives");
     let growth = peak_memory_bytes(&lone.router.program)? - before;
     println!("256 MB up through a router of {} MB: {} KB more", before / MEGABYTE, growth / 1024);
@@ -110,14 +110,17 @@ async fn a_request_longer_than_is_kept_is_streamed_and_leaves_memory_flat() -> R
 
 #[tokio::test]
 async fn a_streamed_request_moves_on_while_none_of_it_is_sent_and_not_after() -> Result<()> {
-    let (dead, server) = (Dead::new()?, Scripted::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?);
+    let (dead, server) =
+        (Dead::new()?, Scripted::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?);
     let cut = Scripted::start("HTTP/1.1 2").await?;
     let setup = Setup::new(ANY_ROUTE);
-    let lone = setup.instance("i-dead", dead.address).instance("i-live", server.address).start().await?;
+    let lone =
+        setup.instance("i-dead", dead.address).instance("i-live", server.address).start().await?;
     let mut attempts = 1;
     // Whichever is picked first, by chance; then the dead one is out for a while.
     for _ in 0..64 {
-        let sent = lone.client.post(lone.router.data_url(CHAT)).body(upload(2 * MEGABYTE)).send().await?;
+        let sent =
+            lone.client.post(lone.router.data_url(CHAT)).body(upload(2 * MEGABYTE)).send().await?;
         assert_eq!(sent.status(), 200);
         assert_eq!(header(sent.headers(), "x-mrgc-instance")?, "i-live");
         attempts = attempts.max(header(sent.headers(), "x-mrgc-attempts")?.parse()?);
@@ -125,8 +128,10 @@ async fn a_streamed_request_moves_on_while_none_of_it_is_sent_and_not_after() ->
     assert_eq!(attempts, 2, "the dead one was never picked first");
 
     let setup = Setup::new(ANY_ROUTE);
-    let lone = setup.instance("i-cut", cut.address).instance("i-cut-2", cut.address).start().await?;
-    let sent = lone.client.post(lone.router.data_url(CHAT)).body(upload(2 * MEGABYTE)).send().await?;
+    let lone =
+        setup.instance("i-cut", cut.address).instance("i-cut-2", cut.address).start().await?;
+    let sent =
+        lone.client.post(lone.router.data_url(CHAT)).body(upload(2 * MEGABYTE)).send().await?;
     assert_eq!(sent.status(), 502, "what was sent is gone and cannot be sent again");
     assert_eq!(cut.requests(), 1);
     Ok(())

@@ -3,9 +3,7 @@
 use std::process::Output;
 
 use anyhow::{Result, ensure};
-use mrgc_tests::cluster::{
-    Cluster, InstanceSpec, PATIENCE, VIRGINIA, binary_path, eventually,
-};
+use mrgc_tests::cluster::{Cluster, InstanceSpec, PATIENCE, VIRGINIA, binary_path, eventually};
 use tokio::process::Command;
 
 use crate::support::{chat, fresh_client, problem};
@@ -38,9 +36,14 @@ key = "short"                        # peers.key
 [[regions]]                          # ftp://x
 region_id = "us-east-1"
 endpoint = "ftp://x"
+[[regions]]                          # longitude
+region_id = "eu-west-1"
+endpoint = "http://x:1"
+framework = ["gdpr"]                 # framework
+latitude = 53.3
 [[instances]]
 id = "i-1"
-region = "eu-west-1"                 # eu-west-1
+region = "eu-west-9"                 # eu-west-9
 pool = "p"
 address = "nothing"                  # host:port
 [[routes]]
@@ -69,7 +72,8 @@ async fn every_mistake_is_told_at_once_with_its_line() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_right_is_said_to_be() -> Result<()> {
-    let example = std::fs::read_to_string(mrgc_tests::policies::root().join("router/router.example.toml"))?;
+    let example =
+        std::fs::read_to_string(mrgc_tests::policies::root().join("router/router.example.toml"))?;
     let output = validate(&example, &[]).await?;
     ensure!(output.status.success(), "{}", told(&output));
     ensure!(told(&output).contains(": ok"), "{}", told(&output));
@@ -79,7 +83,11 @@ async fn what_is_right_is_said_to_be() -> Result<()> {
 #[tokio::test]
 async fn what_is_no_toml_or_not_there_is_told() -> Result<()> {
     let output = validate("region = \"us-east-1\"\n[limits\n", &[]).await?;
-    ensure!(output.status.code() == Some(1) && told(&output).contains(".toml:2"), "{}", told(&output));
+    ensure!(
+        output.status.code() == Some(1) && told(&output).contains(".toml:2"),
+        "{}",
+        told(&output)
+    );
     let mut command = Command::new(binary_path("mrgc-router")?);
     let output = command.args(["validate", "--config", "/nowhere/router.toml"]).output().await?;
     ensure!(output.status.code() == Some(1), "{}", told(&output));
@@ -96,7 +104,11 @@ async fn the_environment_wins_over_the_file_and_its_mistakes_name_the_variable()
     ensure!(validate(&bad, &[(name, "30")]).await?.status.success());
     for wrong in ["0", "soon", "-1", ""] {
         let output = validate(good, &[(name, wrong)]).await?;
-        ensure!(output.status.code() == Some(1) && told(&output).contains(name), "{wrong:?}: {}", told(&output));
+        ensure!(
+            output.status.code() == Some(1) && told(&output).contains(name),
+            "{wrong:?}: {}",
+            told(&output)
+        );
     }
     let output = validate(good, &[("MRGC_ROUTER__HEALTH_CHECK__INTERVAL", "30")]).await?;
     ensure!(output.status.code() == Some(1), "an unknown variable: {}", told(&output));

@@ -83,7 +83,11 @@ async fn needs_under_every_strategy(client: &reqwest::Client, router: &Router) -
         assert_eq!(out["score"], Value::Null, "{strategy}: {out}");
         assert_eq!(out["excluded"], "us-east-1 does not satisfy gdpr", "{strategy}");
         let policy = &answer["regions"]["policies"][0];
-        assert_eq!((&policy["name"], &policy["faulted"]), (&strategy.into(), &false.into()), "{answer}");
+        assert_eq!(
+            (&policy["name"], &policy["faulted"]),
+            (&strategy.into(), &false.into()),
+            "{answer}"
+        );
     }
     for context in [
         json!({ "compliance_requirements": ["hipaa"] }),
@@ -97,13 +101,20 @@ async fn needs_under_every_strategy(client: &reqwest::Client, router: &Router) -
 }
 
 async fn the_routes_own_policies(client: &reqwest::Client, router: &Router) -> Result<()> {
-    let decided = answer(client, router, &json!({ "request_context": { "model": "llama" } })).await?;
+    let decided =
+        answer(client, router, &json!({ "request_context": { "model": "llama" } })).await?;
     assert_eq!((&decided["route"], &decided["pool"]), (&"any".into(), &"llama".into()));
     let policies = decided["regions"]["policies"].as_array().context("no policies")?;
-    let names: Vec<_> = policies.iter().map(|p| (p["name"].as_str(), p["weight"].as_f64())).collect();
+    let names: Vec<_> =
+        policies.iter().map(|p| (p["name"].as_str(), p["weight"].as_f64())).collect();
     assert_eq!(names, [(Some("score"), Some(2.0)), (Some("latency"), Some(1.0))]);
     for candidate in decided["regions"]["candidates"].as_array().context("no candidates")? {
-        let scores: Vec<_> = candidate["scores"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let scores: Vec<_> = candidate["scores"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_f64)
+            .collect();
         let total = candidate["score"].as_f64().context("no score")?;
         ensure!(scores.len() == 2, "{candidate}");
         let sum = (2.0 * scores[0] + scores[1]) / 3.0;
@@ -119,11 +130,20 @@ async fn the_routes_own_policies(client: &reqwest::Client, router: &Router) -> R
 
 async fn bad_questions(client: &reqwest::Client, router: &Router) -> Result<()> {
     let url = router.control_url("/route");
-    for garbled in ["", "{", "7", "not json", "{\"strategy\":7}", "{\"request_contxt\":{}}",
+    for garbled in [
+        "",
+        "{",
+        "7",
+        "not json",
+        "{\"strategy\":7}",
+        "{\"request_contxt\":{}}",
         "{\"request_context\":{\"user_location\":{\"latitude\":52.5}}}",
-        "{\"request_context\":{\"compliance_requirement\":[]}}"] {
+        "{\"request_context\":{\"compliance_requirement\":[]}}",
+    ] {
         let request = client.post(&url).header("content-type", "application/json").body(garbled);
-        problem(request.send().await?, 400, "bad-request").await.with_context(|| garbled.to_owned())?;
+        problem(request.send().await?, 400, "bad-request")
+            .await
+            .with_context(|| garbled.to_owned())?;
     }
     let untyped = client.post(&url).body("{}").send().await?;
     problem(untyped, 400, "bad-request").await?;

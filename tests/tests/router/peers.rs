@@ -5,9 +5,7 @@ use anyhow::{Context, Result, ensure};
 use mrgc_tests::model_server::Failure;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Dead, Lone, MODEL, Scripted, Setup, failing, header, model_server, problem,
-};
+use crate::support::{Dead, Lone, MODEL, Scripted, Setup, failing, header, model_server, problem};
 
 const KEY: &str = "a-key-of-these-tests";
 /// `printf clinic-key | sha256sum`
@@ -123,7 +121,8 @@ async fn a_peer_that_is_dead_or_refuses_the_key_is_no_answer_to_the_client() -> 
 #[tokio::test]
 async fn without_a_key_no_request_crosses_regions() -> Result<()> {
     let peer = model_server("peer").await?;
-    let setup = Setup::new("[[routes]]\nname = \"any\"").region("eu-west-1", peer.address(), &["gdpr"]);
+    let setup =
+        Setup::new("[[routes]]\nname = \"any\"").region("eu-west-1", peer.address(), &["gdpr"]);
     let lone = setup.instance_in("eu-west-1", "i-eu", peer.address()).start().await?;
     let response = lone.chat(false).header("x-mrgc-frameworks", "gdpr").send().await?;
     ensure!(response.status().is_server_error(), "{response:?}");
@@ -174,7 +173,10 @@ async fn a_hop_is_served_here_or_nowhere() -> Result<()> {
     been_here["regions_tried"] = json!(["eu-west-1", "us-east-1"]);
     problem(as_peer(&lone, &been_here).send().await?, 508, "loop").await?;
 
-    let wrong = lone.chat(false).header("x-mrgc-peer-key", "another").header("x-mrgc-hop", any_hop().to_string());
+    let wrong = lone
+        .chat(false)
+        .header("x-mrgc-peer-key", "another")
+        .header("x-mrgc-hop", any_hop().to_string());
     problem(wrong.send().await?, 403, "wrong-key").await?;
     for garbled in ["", "{", "[]", "{\"facts\":{\"needs\":{\"framework\":[]}}}"] {
         let sent = lone.chat(false).header("x-mrgc-peer-key", KEY).header("x-mrgc-hop", garbled);
@@ -225,7 +227,9 @@ async fn what_a_tenant_or_a_route_needs_no_header_takes_away() -> Result<()> {
             .instance_in("eu-west-1", "i-eu", peer.address())
     };
     let tenant = setup(CLINIC).start().await?;
-    let route = setup("needs = { frameworks = [\"gdpr\"], allowed_regions = [\"eu-west-1\"] }").start().await?;
+    let route = setup("needs = { frameworks = [\"gdpr\"], allowed_regions = [\"eu-west-1\"] }")
+        .start()
+        .await?;
     for lone in [&tenant, &route] {
         let as_clinic = || lone.chat(false).header("authorization", "Bearer clinic-key");
         for (name, value) in [
@@ -243,7 +247,9 @@ async fn what_a_tenant_or_a_route_needs_no_header_takes_away() -> Result<()> {
                 assert_eq!(header(response.headers(), "x-served-by")?, "peer", "{name}");
             }
         }
-        for (name, value) in [("x-mrgc-frameworks", "soc2"), ("x-mrgc-allowed-regions", "us-east-1")] {
+        for (name, value) in
+            [("x-mrgc-frameworks", "soc2"), ("x-mrgc-allowed-regions", "us-east-1")]
+        {
             problem(as_clinic().header(name, value).send().await?, 451, "cannot-comply").await?;
         }
     }

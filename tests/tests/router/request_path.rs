@@ -30,8 +30,11 @@ async fn answers_come_plain_and_streamed_over_http1_and_http2_with_our_headers()
     let server = model_server("one").await?;
     let folder = policy_folder(&[("score", &policies::stock_component("score")?)])?;
     let route = "[[routes]]\nname = \"any\"\npolicies = [{ name = \"score\" }]";
-    let lone =
-        Setup::new(route).instance("i-one", server.address()).policies(folder.path()).start().await?;
+    let lone = Setup::new(route)
+        .instance("i-one", server.address())
+        .policies(folder.path())
+        .start()
+        .await?;
     let mut connection = h2(lone.router.data).await?;
     let mut decisions = Vec::new();
     for stream in [false, true] {
@@ -167,9 +170,11 @@ async fn an_upstream_sees_none_of_our_headers_nor_those_of_a_connection() -> Res
     let received = completion["received_headers"].as_object().context("no echo")?;
     assert_eq!(received["authorization"], "Bearer client's own");
     assert_eq!(received["x-request-id"], "kept");
-    let private = ["x-mrgc-", "x-of-this-hop", "proxy-connection", "keep-alive", "te", "connection"];
+    let private =
+        ["x-mrgc-", "x-of-this-hop", "proxy-connection", "keep-alive", "te", "connection"];
     for name in received.keys() {
-        let is_private = private.iter().any(|p| name == p || (p.ends_with('-') && name.starts_with(p)));
+        let is_private =
+            private.iter().any(|p| name == p || (p.ends_with('-') && name.starts_with(p)));
         ensure!(!is_private, "{name} reached the upstream: {received:?}");
     }
     Ok(())
@@ -202,7 +207,8 @@ async fn a_client_that_claims_to_be_a_router_needs_the_key() -> Result<()> {
     for peers in ["", "[peers]\nkey = \"a-key-of-this-test-only\""] {
         let setup = Setup::new(&format!("{ANY_ROUTE}{peers}"));
         let lone = setup.instance("i-one", server.address()).start().await?;
-        let claim = lone.chat(false).header("x-mrgc-peer-key", "guessed").header("x-mrgc-hop", "{}");
+        let claim =
+            lone.chat(false).header("x-mrgc-peer-key", "guessed").header("x-mrgc-hop", "{}");
         problem(claim.send().await?, 403, "wrong-key").await?;
         let claim = lone.chat(false).header("x-mrgc-peer-key", "");
         problem(claim.send().await?, 403, "wrong-key").await?;
@@ -220,7 +226,10 @@ async fn what_is_no_completion_is_forwarded_too() -> Result<()> {
     assert_eq!(models.json::<Value>().await?["data"][0]["id"], MODEL);
     let nothing = lone.client.get(lone.router.data_url("/nowhere")).send().await?;
     assert_eq!(nothing.status(), 404);
-    ensure!(nothing.text().await?.contains("there is nothing at /nowhere"), "the upstream's own words");
+    ensure!(
+        nothing.text().await?.contains("there is nothing at /nowhere"),
+        "the upstream's own words"
+    );
     // Over HTTP/1.0, and without a Host header.
     let old = raw(lone.router.data, b"GET /v1/models HTTP/1.0\r\n\r\n").await?;
     ensure!(old.starts_with("HTTP/1.0 200") && old.contains(MODEL), "{old}");

@@ -70,7 +70,10 @@ async fn fifty_swaps_under_full_load_lose_no_request() -> Result<()> {
     report(&stats.to_string(), took, &mut all);
     assert_eq!(stats.failed() + stats.shed, 0, "{stats}");
     assert_eq!(stats.sent, stats.ok, "{stats}");
-    ensure!(stats.streamed * 2 + 64 > stats.ok && stats.streamed * 2 < stats.ok + 64, "half streams: {stats}");
+    ensure!(
+        stats.streamed * 2 + 64 > stats.ok && stats.streamed * 2 < stats.ok + 64,
+        "half streams: {stats}"
+    );
     ensure!(took >= Duration::from_secs(seconds), "{took:?}");
     assert_eq!(native, 0.0, "policies decide, not their stand-in");
     for generation in 0..=SWAPS {
@@ -78,7 +81,10 @@ async fn fifty_swaps_under_full_load_lose_no_request() -> Result<()> {
         let seen = stats.values(POLICIES.as_str()).find(|(value, _)| *value == label);
         ensure!(seen.is_some_and(|(_, seen)| seen.count > 0), "no decision by {label}");
     }
-    ensure!(stats.values(POLICIES.as_str()).count() as u64 == SWAPS + 1, "versions that never were");
+    ensure!(
+        stats.values(POLICIES.as_str()).count() as u64 == SWAPS + 1,
+        "versions that never were"
+    );
     Ok(())
 }
 
@@ -101,7 +107,11 @@ async fn swap_once(lone: &Lone, load: &Load, artifact: &[u8], swap: u64) -> Resu
     let status = lone.get("/policies/steering").await?;
     let decisions = status["decisions"].as_u64().unwrap_or(0);
     ensure!(decisions > 0 && status["faults"] == 0, "{status}");
-    Ok(Swapped { to_first_decision: (first - ordered).saturating_sub(prepared), prepared, decisions })
+    Ok(Swapped {
+        to_first_decision: (first - ordered).saturating_sub(prepared),
+        prepared,
+        decisions,
+    })
 }
 
 #[allow(clippy::print_stdout, reason = "the numbers are what the test is run for")]

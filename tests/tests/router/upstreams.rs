@@ -50,7 +50,8 @@ async fn where_nobody_listens_another_instance_serves_and_the_dead_one_is_ejecte
     assert_eq!(lone.metric("mrgc_instance_ejected{instance=\"i-dead\"").await?, 1.0);
     assert_eq!(lone.metric("mrgc_instance_ejected{instance=\"i-live\"").await?, 0.0);
     let instances = lone.get("/instances").await?;
-    let dead = instances.as_array().into_iter().flatten().find(|i| i["registration"]["id"] == "i-dead");
+    let dead =
+        instances.as_array().into_iter().flatten().find(|i| i["registration"]["id"] == "i-dead");
     assert_eq!(dead.context("no i-dead")?["ejected"], true, "{instances}");
     // While it is out, nobody pays for it.
     let response = lone.chat(false).send().await?;
@@ -100,7 +101,8 @@ async fn where_all_hang_the_client_is_told_in_time() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_upstream_that_closes_without_an_answer_or_within_its_head_is_left_for_another() -> Result<()> {
+async fn an_upstream_that_closes_without_an_answer_or_within_its_head_is_left_for_another()
+-> Result<()> {
     let live = model_server("live").await?;
     let closes = failing("closes", Failure::Close).await?;
     let setup = Setup::new(ANY_ROUTE).instance("i-closes", closes.address());
@@ -167,12 +169,16 @@ async fn a_body_that_stops_in_the_middle_is_ended() -> Result<()> {
 
 #[tokio::test]
 async fn an_upstreams_500_is_its_answer_and_its_503_is_not_while_others_are_left() -> Result<()> {
-    let (broken, live) = (failing("broken", Failure::InternalError).await?, model_server("live").await?);
+    let (broken, live) =
+        (failing("broken", Failure::InternalError).await?, model_server("live").await?);
     let lone = Setup::new(ANY_ROUTE).instance("i-broken", broken.address()).start().await?;
     let response = lone.chat(false).send().await?;
     assert_eq!(response.status(), 500);
     assert_eq!(header(response.headers(), "x-mrgc-attempts")?, "1");
-    ensure!(response.text().await?.contains("the mock was asked to fail"), "the upstream's own words");
+    ensure!(
+        response.text().await?.contains("the mock was asked to fail"),
+        "the upstream's own words"
+    );
     assert_eq!(broken.counters().received, 1);
 
     for answer in [
@@ -192,7 +198,8 @@ async fn an_upstreams_500_is_its_answer_and_its_503_is_not_while_others_are_left
 
 #[tokio::test]
 async fn where_every_instance_is_full_the_client_hears_it() -> Result<()> {
-    let full = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nfull";
+    let full =
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nfull";
     let full = Scripted::start(full).await?;
     let setup = Setup::new(ANY_ROUTE).instance("i-1", full.address);
     let lone = setup.instance("i-2", full.address).start().await?;

@@ -1,7 +1,7 @@
 //! As much of JSON Schema as the API's document uses.
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// Whether a body is as a schema of the document says: types, required properties, values of an
 /// enumeration, and no property that is not documented.
@@ -9,12 +9,25 @@ pub(crate) fn check(document: &Value, schema: &Value, body: &Value) -> Result<()
     at(document, schema, body, "")
 }
 
-fn at(document: &Value, schema: &Value, body: &Value, place: &str) -> Result<()> {
+/// A schema without references, and with all that it is made of in one.
+fn flat(document: &Value, schema: &Value) -> Result<Value> {
     if let Some(reference) = schema["$ref"].as_str() {
         let pointer = reference.strip_prefix('#').context("a reference elsewhere")?;
         let target = document.pointer(pointer).with_context(|| format!("no {reference}"))?;
-        return at(document, target, body, place);
+        return flat(document, target);
     }
+    let Some(parts) = schema["allOf"].as_array() else { return Ok(schema.clone()) };
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    for part in parts {
+        let part = flat(document, part)?;
+        properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
+        required.extend(part["required"].as_array().cloned().unwrap_or_default());
+    }
+    Ok(json!({ "type": "object", "properties": properties, "required": required }))
+}
+
+fn at(document: &Value, schema: &Value, body: &Value, place: &str) -> Result<()> {
+    let schema = &flat(document, schema)?;
     if let Some(choices) = schema["anyOf"].as_array() {
         let fits = choices.iter().any(|choice| at(document, choice, body, place).is_ok());
         ensure!(fits, "{place}: {body} is none of {choices:?}");
@@ -38,7 +51,9 @@ fn at(document: &Value, schema: &Value, body: &Value, place: &str) -> Result<()>
             let place = format!("{place}.{name}");
             match (schema["properties"].get(name), &schema["additionalProperties"]) {
                 (Some(schema), _) => at(document, schema, value, &place)?,
-                (None, Value::Object(_)) => at(document, &schema["additionalProperties"], value, &place)?,
+                (None, Value::Object(_)) => {
+                    at(document, &schema["additionalProperties"], value, &place)?
+                }
                 (None, _) if schema["properties"].is_object() => bail!("{place} is not documented"),
                 (None, _) => {}
             }
