@@ -230,10 +230,10 @@ async fn first_versions(
     // By name, those to be preferred last.
     let mut artifacts: BTreeMap<String, Vec<(u64, Vec<u8>)>> =
         found.into_iter().map(|(name, bytes)| (name, vec![(0, bytes)])).collect();
-    if let Some(store) = store {
-        if let Err(e) = add_uploads(store, &mut artifacts).await {
-            tracing::warn!("not all uploaded policies to start with: {e}");
-        }
+    if let Some(store) = store
+        && let Err(e) = add_uploads(store, &mut artifacts).await
+    {
+        tracing::warn!("not all uploaded policies to start with: {e}");
     }
     let used = |name: &str| table.specs.iter().any(|spec| spec.name == name);
     let missing: Vec<_> = table

@@ -103,16 +103,10 @@ async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RegionQuery {
     healthy_only: bool,
-}
-
-impl Default for RegionQuery {
-    fn default() -> Self {
-        Self { healthy_only: false }
-    }
 }
 
 /// A region with how it is, over all its pools.

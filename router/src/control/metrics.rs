@@ -111,7 +111,8 @@ fn requests(text: &mut Exposition, context: &Context) {
 fn policies(text: &mut Exposition, context: &Context) {
     let statuses: Vec<Status> =
         context.conductor.versions().iter().map(|v| Status::of(v)).collect();
-    let families: [(&str, &str, fn(&Status) -> u64); 3] = [
+    type Count = fn(&Status) -> u64;
+    let families: [(&str, &str, Count); 3] = [
         ("mrgc_policy_decisions_total", "Score calls answered by the active version.", |s| {
             s.decisions
         }),
@@ -154,7 +155,8 @@ fn fleet(text: &mut Exposition, context: &Context) {
         .flat_map(|view| view.candidates.iter().zip(fleet.slots(view)))
         .filter(|(candidate, _)| candidate.region == fleet.snapshot.home)
         .collect();
-    let families: [(&str, &str, &str, &dyn Fn(usize) -> f64); 4] = [
+    type Value<'a> = &'a dyn Fn(usize) -> f64;
+    let families: [(&str, &str, &str, Value<'_>); 4] = [
         ("mrgc_instance_ready", "gauge", "1 while the state says it takes requests.", &|i| {
             f64::from(u8::from(instances[i].0.ready))
         }),

@@ -109,12 +109,9 @@ struct Journey<'a> {
     no_route: NoRoute,
 }
 
-/// What came of one attempt, or of all in one region.
-enum Step {
-    Answered(Response<ResponseBody>),
-    /// It failed before anything reached the client: the next may be tried.
-    Next,
-}
+/// What came of an attempt, or of all in one region: an answer, or nothing that reached the client, so that
+/// the next may be tried.
+type Step = Option<Response<ResponseBody>>;
 
 impl<'a> Journey<'a> {
     fn new(shard: &'a Rc<Shard>, received: Received, started: Instant) -> Self {
@@ -148,7 +145,7 @@ impl<'a> Journey<'a> {
                 Some(_) => self.try_instances(&pool).await,
                 None => self.try_regions(&pool).await,
             };
-            if let Step::Answered(response) = step {
+            if let Some(response) = step {
                 return Ok(response);
             }
             if self.is_spent() {
@@ -170,12 +167,12 @@ impl<'a> Journey<'a> {
             } else {
                 self.try_peer(&region.region, &region.address, slot).await
             };
-            if matches!(step, Step::Answered(_)) || self.is_spent() {
+            if step.is_some() || self.is_spent() {
                 return step;
             }
             self.regions_tried.push(region.region.clone());
         }
-        Step::Next
+        None
     }
 
     /// Instances of the pool in this region, best first.
@@ -185,7 +182,7 @@ impl<'a> Journey<'a> {
             Err(reason) => return self.no_route(reason),
         };
         for (instance, slot) in choice.places() {
-            let Some(request) = self.outgoing() else { return Step::Next };
+            let request = self.outgoing()?;
             match self.attempt(&instance.address, slot, request).await {
                 Some((mut response, mut flight)) => {
                     receive::forget_ours(response.headers_mut());
@@ -194,13 +191,13 @@ impl<'a> Journey<'a> {
                         continue;
                     }
                     self.mark(response.headers_mut(), &instance.id, &choice.label);
-                    return Step::Answered(self.pass_on(response, flight));
+                    return Some(self.pass_on(response, flight));
                 }
-                None if self.is_spent() => return Step::Next,
+                None if self.is_spent() => return None,
                 None => {}
             }
         }
-        Step::Next
+        None
     }
 
     fn decide(&self, level: Level, pool: &PoolId) -> Result<Choice, NoRoute> {
@@ -234,14 +231,12 @@ impl<'a> Journey<'a> {
             regions_tried,
             decision: self.decision.clone(),
         };
-        let Some(mut request) = self.outgoing() else { return Step::Next };
+        let mut request = self.outgoing()?;
         if !hop.write(request.headers_mut(), &key) {
             return self.failed(format!("{region}: the request's facts do not fit in a header"));
         }
         Stats::count(&self.shard.stats.forwarded_to_peers);
-        let Some((mut response, mut flight)) = self.attempt(&address, slot, request).await else {
-            return Step::Next;
-        };
+        let (mut response, mut flight) = self.attempt(&address, slot, request).await?;
         let status = response.status();
         let headers = response.headers_mut();
         if headers.contains_key(NO_CAPACITY) {
@@ -260,7 +255,7 @@ impl<'a> Journey<'a> {
         let theirs = headers.get(ATTEMPTS).and_then(|v| v.to_str().ok()?.parse().ok());
         self.attempts += theirs.unwrap_or(1usize).saturating_sub(1);
         headers.insert(ATTEMPTS, self.attempts.into());
-        Step::Answered(self.pass_on(response, flight))
+        Some(self.pass_on(response, flight))
     }
 
     /// One attempt: counted in flight from here to the end of its response's body.
@@ -323,11 +318,11 @@ impl<'a> Journey<'a> {
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = head.headers.clone();
         *request.uri_mut() = origin_form(&head.uri);
-        if let Some(authority) = head.uri.authority() {
-            if !head.headers.contains_key(header::HOST) {
-                let host = HeaderValue::from_str(authority.as_str()).ok()?;
-                request.headers_mut().insert(header::HOST, host);
-            }
+        if let Some(authority) = head.uri.authority()
+            && !head.headers.contains_key(header::HOST)
+        {
+            let host = HeaderValue::from_str(authority.as_str()).ok()?;
+            request.headers_mut().insert(header::HOST, host);
         }
         Some(request)
     }
@@ -370,12 +365,12 @@ impl<'a> Journey<'a> {
 
     fn no_route(&mut self, reason: NoRoute) -> Step {
         self.no_route = reason;
-        Step::Next
+        None
     }
 
     fn failed(&mut self, why: String) -> Step {
         self.last = Some((Failure::Broken, why));
-        Step::Next
+        None
     }
 
     fn left(&self) -> Duration {

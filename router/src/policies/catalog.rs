@@ -48,10 +48,9 @@ pub fn read_folder(folder: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     };
     for entry in entries {
         let path: PathBuf = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "wasm") {
-            if let Some(name) = path.file_stem().and_then(|name| name.to_str()) {
-                found.insert(name.to_owned(), fs::read(&path)?);
-            }
+        let name = path.file_stem().and_then(|name| name.to_str());
+        if let Some(name) = name.filter(|_| path.extension().is_some_and(|e| e == "wasm")) {
+            found.insert(name.to_owned(), fs::read(&path)?);
         }
     }
     Ok(found)

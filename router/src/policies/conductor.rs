@@ -98,8 +98,9 @@ impl Handle {
         let (done, dealt) = oneshot::channel();
         let events = self.events.clone();
         let sent =
-            tokio::task::spawn_blocking(move || events.send(Event::Swap { version, done })).await;
-        if sent.is_ok() {
+            tokio::task::spawn_blocking(move || events.send(Event::Swap { version, done }).is_ok())
+                .await;
+        if sent.unwrap_or(false) {
             let _ = dealt.await;
         }
     }

@@ -1,10 +1,11 @@
 //! The component's allocator: small blocks are kept by size and handed out again.
 //!
-//! The router copies each string and list of a request into the component, which allocates and frees
-//! some fifteen small blocks for each `score` call. std's allocator for WASM searches and merges
-//! neighbours each time. Here a block goes onto its class's list, and comes back off it: a `score` call
-//! over 10 candidates takes 150 ns less so, of 870, and an `observe` a fifth less. What was ever in use at once in a
-//! class stays in it, which a view's facts need again at the next `observe`.
+//! The router copies each string and list of a request into the component, which so allocates and frees
+//! up to some fifteen small blocks for each `score` call. std's allocator for WASM searches, splits and
+//! merges neighbours each time. Here a block goes onto its class's list, and comes back off it: with all
+//! that a request may carry, a call over 10 candidates measured 720 ns so and 870 ns without, and an
+//! `observe` a fifth less. What was ever in use at once in a class stays in it, and the next `observe`,
+//! which brings the same facts anew, needs it again. A policy can have no global allocator of its own.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
