@@ -19,6 +19,7 @@ use mrgc_fleet::{
 };
 
 use super::{
+    alarm,
     body::{Idle, Never, RequestBody, ResponseBody},
     hop::Hop,
     receive::{self, Received},
@@ -182,8 +183,7 @@ impl<'a> Journey<'a> {
             Err(reason) => return self.no_route(reason),
         };
         for (instance, slot) in choice.places() {
-            let request = self.outgoing()?;
-            match self.attempt(&instance.address, slot, request).await {
+            match self.attempt(&instance.address, slot, &HeaderMap::new()).await {
                 Some((mut response, mut flight)) => {
                     receive::forget_ours(response.headers_mut());
                     if self.is_worth_retrying(response.status(), &instance.id) {
@@ -227,16 +227,16 @@ impl<'a> Journey<'a> {
             facts: self.received.facts.clone(),
             route: self.shard.table().routes[self.received.route].name.clone(),
             attempts_left: self.attempts_left,
-            deadline_ms: self.left().as_millis() as u64,
+            deadline_ms: self.deadline_ms.min(self.left().as_millis() as u64),
             regions_tried,
             decision: self.decision.clone(),
         };
-        let mut request = self.outgoing()?;
-        if !hop.write(request.headers_mut(), &key) {
+        let mut headers = HeaderMap::new();
+        if !hop.write(&mut headers, &key) {
             return self.failed(format!("{region}: the request's facts do not fit in a header"));
         }
         Stats::count(&self.shard.stats.forwarded_to_peers);
-        let (mut response, mut flight) = self.attempt(&address, slot, request).await?;
+        let (mut response, mut flight) = self.attempt(&address, slot, &headers).await?;
         let status = response.status();
         let headers = response.headers_mut();
         if headers.contains_key(NO_CAPACITY) {
@@ -258,13 +258,14 @@ impl<'a> Journey<'a> {
         Some(self.pass_on(response, flight))
     }
 
-    /// One attempt: counted in flight from here to the end of its response's body.
+    /// One attempt, with headers added: counted in flight from here to the end of its response's body.
     async fn attempt(
         &mut self,
         address: &Arc<str>,
         slot: &Arc<Slot>,
-        request: Request<RequestBody>,
+        added: &HeaderMap,
     ) -> Option<(Response<Incoming>, Flight)> {
+        let request = self.outgoing(added)?;
         if self.attempts > 0 {
             Stats::count(&self.shard.stats.retries);
         }
@@ -274,10 +275,7 @@ impl<'a> Journey<'a> {
         let tokens =
             u64::from(facts.prompt_tokens.unwrap_or(0)) + u64::from(facts.max_tokens.unwrap_or(0));
         let in_flight = InFlight::new(slot, tokens);
-        let limits = &self.shard.config().limits;
-        let first_byte = Duration::from_millis(limits.first_byte_timeout_ms).min(self.left());
-        let idle = &self.shard.idle;
-        match upstream::send(idle, address, request, limits.connect_timeout(), first_byte).await {
+        match self.send(address, request, added).await {
             Ok((response, connection)) => {
                 slot.forgive();
                 let shard = self.shard.clone();
@@ -306,8 +304,36 @@ impl<'a> Journey<'a> {
         }
     }
 
-    /// The request as it goes out, if its body can still be sent.
-    fn outgoing(&mut self) -> Option<Request<RequestBody>> {
+    /// Sends a request over a kept connection or a new one. A server may close a kept one in the moment it
+    /// is used, which says nothing of the server: the request is then sent again over a new connection. One
+    /// that cannot be sent again is not risked on a kept one.
+    async fn send(
+        &mut self,
+        address: &Arc<str>,
+        request: Request<RequestBody>,
+        added: &HeaderMap,
+    ) -> Result<(Response<Incoming>, Connection), SendError> {
+        let (idle, limits) = (&self.shard.idle, &self.shard.config().limits);
+        let first_byte = Duration::from_millis(limits.first_byte_timeout_ms);
+        let connect = limits.connect_timeout();
+        let mut kept = self.received.body.is_kept();
+        let mut request = request;
+        loop {
+            let answer = first_byte.min(self.left());
+            let sent = upstream::send(idle, address, request, connect, answer, kept).await;
+            match sent {
+                Err(SendError::Reset { kept: true, .. }) => {}
+                sent => return sent,
+            }
+            match self.outgoing(added) {
+                Some(again) => (request, kept) = (again, false),
+                None => return sent,
+            }
+        }
+    }
+
+    /// The request as it goes out, with headers added, if its body can still be sent.
+    fn outgoing(&mut self, added: &HeaderMap) -> Option<Request<RequestBody>> {
         let Some(body) = self.received.body.send() else {
             self.attempts_left = 0;
             return None;
@@ -317,6 +343,7 @@ impl<'a> Journey<'a> {
         *request.method_mut() = head.method.clone();
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = head.headers.clone();
+        request.headers_mut().extend(added.clone());
         *request.uri_mut() = origin_form(&head.uri);
         if let Some(authority) = head.uri.authority()
             && !head.headers.contains_key(header::HOST)
@@ -373,8 +400,9 @@ impl<'a> Journey<'a> {
         None
     }
 
+    /// By the clock that rings: an attempt that ran into the deadline leaves nothing.
     fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(alarm::now())
     }
 
     fn is_spent(&self) -> bool {

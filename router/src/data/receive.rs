@@ -51,6 +51,11 @@ impl Kept {
         }
     }
 
+    /// Whether it can be sent more than once.
+    pub fn is_kept(&self) -> bool {
+        matches!(self, Self::Whole(_))
+    }
+
     /// A body that came back unsent.
     pub fn unsent(&mut self, body: RequestBody) {
         if let Self::Streamed { body: gone, .. } = self {

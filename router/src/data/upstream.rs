@@ -24,7 +24,7 @@ pub(super) enum SendError {
     #[error("cannot connect to {address}: {error}")]
     Connect { address: Arc<str>, error: String, request: Box<Request<RequestBody>> },
     #[error("{address} dropped the connection before it answered: {error}")]
-    Reset { address: Arc<str>, error: String },
+    Reset { address: Arc<str>, error: String, kept: bool },
     #[error("{address} did not answer within {ms} ms")]
     Timeout { address: Arc<str>, ms: u64 },
 }
@@ -77,17 +77,19 @@ impl Idle {
 /// Sends a request and waits for the head of its response.
 ///
 /// `idle` is borrowed only between awaits. A request that an idle connection hands back unsent goes out
-/// on another one.
+/// on another one. `kept` allows idle connections at all.
 pub(super) async fn send(
     idle: &std::cell::RefCell<Idle>,
     address: &Arc<str>,
     mut request: Request<RequestBody>,
     connect_timeout: Duration,
     answer_timeout: Duration,
+    kept: bool,
 ) -> Result<(Response<Incoming>, Connection), SendError> {
     loop {
-        let kept = idle.borrow_mut().take(address);
-        let mut connection = match kept {
+        let waiting = if kept { idle.borrow_mut().take(address) } else { None };
+        let is_kept = waiting.is_some();
+        let mut connection = match waiting {
             Some(mut connection) => match connection.ready().await {
                 Ok(()) => connection,
                 Err(_) => continue,
@@ -107,7 +109,11 @@ pub(super) async fn send(
                 Some(message) => request = message,
                 None => {
                     let error = describe(&unsent.into_error());
-                    return Err(SendError::Reset { address: address.clone(), error });
+                    return Err(SendError::Reset {
+                        address: address.clone(),
+                        error,
+                        kept: is_kept,
+                    });
                 }
             },
             None => {

@@ -72,7 +72,7 @@ pub struct Proxy {
 #[allow(dead_code, reason = "held so that it lives")]
 enum Held {
     Peer(Owned),
-    Router(Program),
+    Router(Box<Program>),
 }
 
 impl Proxy {
@@ -137,7 +137,13 @@ impl Proxy {
         );
         let program = router_process(dir, "router", &config).await?;
         let (port, pid) = (program.address("data")?.port(), program.pid().context("ended")?);
-        Ok(Self { name: "router", samples: Vec::new(), port, pid, _process: Held::Router(program) })
+        Ok(Self {
+            name: "router",
+            samples: Vec::new(),
+            port,
+            pid,
+            _process: Held::Router(Box::new(program)),
+        })
     }
 
     pub fn url(&self) -> String {

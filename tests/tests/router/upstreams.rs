@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Full};
-use mrgc_tests::model_server::Failure;
+use mrgc_tests::{
+    load::{Load, LoadConfig},
+    model_server::Failure,
+};
 use serde_json::Value;
 
 use crate::support::{
@@ -221,5 +224,23 @@ async fn attempts_end_at_their_limit() -> Result<()> {
     let lone = setup.start().await?;
     problem(lone.chat(false).send().await?, 502, "all-attempts-failed").await?;
     assert_eq!(odd.requests(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_closes_after_each_answer_loses_no_request() -> Result<()> {
+    const REQUESTS: u64 = 4000;
+    let closes = Scripted::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await?;
+    let lone = Setup::new(ANY_ROUTE).instance("i-one", closes.address).start().await?;
+    let load = Load::start(LoadConfig {
+        targets: vec![lone.router.data_url(CHAT)],
+        connections: 16,
+        requests_max: Some(REQUESTS),
+        model: MODEL.to_owned(),
+        ..LoadConfig::default()
+    })?;
+    let stats = load.finish().await;
+    assert_eq!(stats.ok, REQUESTS, "{stats}");
+    assert_eq!(lone.metric("mrgc_router_ejections_total").await?, 0.0);
     Ok(())
 }
