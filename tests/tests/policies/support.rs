@@ -10,8 +10,8 @@ use mrgc_tests::policies::{Fleet, request, test_component};
 pub(crate) const LIMITS: Limits = Limits {
     artifact_bytes: 8 << 20,
     memory_bytes: 64 << 20,
-    score_deadline: Duration::from_millis(20),
-    observe_deadline: Duration::from_millis(50),
+    score_deadline: Duration::from_millis(200),
+    observe_deadline: Duration::from_millis(500),
     answer_bytes: 1 << 20,
     log_lines: 16,
     log_line_bytes: 1024,
