@@ -12,6 +12,7 @@
 
 mod alarm;
 mod body;
+mod exchange;
 mod facts;
 mod hop;
 mod journey;

@@ -157,9 +157,14 @@ impl Cluster {
             "frameworks": region.frameworks,
             "cost_multiplier": region.cost_multiplier,
         });
-        let answer = self.client.post(router.control_url("/regions")).json(&body).send().await?;
-        answer.error_for_status().context("registering the region")?;
-        Ok(())
+        let url = router.control_url("/regions");
+        // A store on a busy machine may need a second try.
+        eventually("the region is registered", PATIENCE, || async {
+            let answer = self.client.post(&url).json(&body).send().await?;
+            answer.error_for_status()?;
+            Ok(Some(()))
+        })
+        .await
     }
 
     /// Starts a model server and its agent.

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 
 use super::{
     alarm::{self, Alarm},
-    journey::Flight,
+    exchange::Exchange,
 };
 use crate::{config::Limits, problem::Refusal};
 
@@ -127,7 +127,7 @@ impl Limited {
 #[derive(Debug)]
 pub(super) enum ResponseBody {
     Ours(Option<Bytes>),
-    Upstream { body: Incoming, idle: Idle, flight: Flight },
+    Upstream { body: Incoming, idle: Idle, exchange: Exchange },
 }
 
 impl From<Bytes> for ResponseBody {
@@ -144,30 +144,30 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (body, idle, flight) = match self.get_mut() {
+        let (body, idle, exchange) = match self.get_mut() {
             Self::Ours(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Self::Upstream { body, idle, flight } => (body, idle, flight),
+            Self::Upstream { body, idle, exchange } => (body, idle, exchange),
         };
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 idle.moved();
                 if body.is_end_stream() {
-                    flight.completed();
+                    exchange.completed();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(e))) => {
-                flight.broken(&e);
+                exchange.broken(&e);
                 Poll::Ready(Some(Err(e.into())))
             }
             Poll::Ready(None) => {
-                flight.completed();
+                exchange.completed();
                 Poll::Ready(None)
             }
             Poll::Pending => {
                 ready!(idle.poll_expired(cx));
                 let e = "the upstream stopped sending its response";
-                flight.broken(&e);
+                exchange.broken(&e);
                 Poll::Ready(Some(Err(e.into())))
             }
         }

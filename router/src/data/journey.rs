@@ -21,6 +21,7 @@ use mrgc_fleet::{
 use super::{
     alarm,
     body::{Idle, Never, RequestBody, ResponseBody},
+    exchange::Exchange,
     hop::Hop,
     receive::{self, Received},
     shard::{Choice, Shard},
@@ -184,14 +185,14 @@ impl<'a> Journey<'a> {
         };
         for (instance, slot) in choice.places() {
             match self.attempt(&instance.address, slot, &HeaderMap::new()).await {
-                Some((mut response, mut flight)) => {
+                Some((mut response, mut exchange)) => {
                     receive::forget_ours(response.headers_mut());
                     if self.is_worth_retrying(response.status(), &instance.id) {
-                        flight.discard();
+                        exchange.discard();
                         continue;
                     }
                     self.mark(response.headers_mut(), &instance.id, &choice.label);
-                    return Some(self.pass_on(response, flight));
+                    return Some(self.pass_on(response, exchange));
                 }
                 None if self.is_spent() => return None,
                 None => {}
@@ -236,11 +237,11 @@ impl<'a> Journey<'a> {
             return self.failed(format!("{region}: the request's facts do not fit in a header"));
         }
         Stats::count(&self.shard.stats.forwarded_to_peers);
-        let (mut response, mut flight) = self.attempt(&address, slot, &headers).await?;
+        let (mut response, mut exchange) = self.attempt(&address, slot, &headers).await?;
         let status = response.status();
         let headers = response.headers_mut();
         if headers.contains_key(NO_CAPACITY) {
-            flight.discard();
+            exchange.discard();
             // It was asked, and nothing was attempted.
             self.attempts -= 1;
             self.attempts_left += 1;
@@ -249,13 +250,13 @@ impl<'a> Journey<'a> {
         let is_refused = matches!(status, StatusCode::FORBIDDEN | StatusCode::LOOP_DETECTED);
         if is_refused && !headers.contains_key(INSTANCE) {
             // The router there, not an instance behind it: it is between the two of us.
-            flight.discard();
+            exchange.discard();
             return self.failed(format!("the router of {region} refused: {status}"));
         }
         let theirs = headers.get(ATTEMPTS).and_then(|v| v.to_str().ok()?.parse().ok());
         self.attempts += theirs.unwrap_or(1usize).saturating_sub(1);
         headers.insert(ATTEMPTS, self.attempts.into());
-        Some(self.pass_on(response, flight))
+        Some(self.pass_on(response, exchange))
     }
 
     /// One attempt, with headers added: counted in flight from here to the end of its response's body.
@@ -264,7 +265,7 @@ impl<'a> Journey<'a> {
         address: &Arc<str>,
         slot: &Arc<Slot>,
         added: &HeaderMap,
-    ) -> Option<(Response<Incoming>, Flight)> {
+    ) -> Option<(Response<Incoming>, Exchange)> {
         let request = self.outgoing(added)?;
         if self.attempts > 0 {
             Stats::count(&self.shard.stats.retries);
@@ -278,13 +279,8 @@ impl<'a> Journey<'a> {
         match self.send(address, request, added).await {
             Ok((response, connection)) => {
                 slot.forgive();
-                let shard = self.shard.clone();
-                let address = address.clone();
-                let connection = Some(connection);
-                Some((
-                    response,
-                    Flight { shard, address, connection, done: false, _in_flight: in_flight },
-                ))
+                let (shard, address) = (self.shard.clone(), address.clone());
+                Some((response, Exchange::new(shard, address, connection, in_flight)))
             }
             Err(error) => {
                 let how = match error {
@@ -370,14 +366,14 @@ impl<'a> Journey<'a> {
     fn pass_on(
         &self,
         mut response: Response<Incoming>,
-        mut flight: Flight,
+        mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         receive::forget_hop_headers(response.headers_mut());
         if response.body().is_end_stream() {
-            flight.completed();
+            exchange.completed();
         }
         let idle = Duration::from_millis(self.shard.config().limits.idle_timeout_ms);
-        response.map(|body| ResponseBody::Upstream { body, idle: Idle::new(idle), flight })
+        response.map(|body| ResponseBody::Upstream { body, idle: Idle::new(idle), exchange })
     }
 
     fn mark(&self, headers: &mut HeaderMap, instance: &str, policies: &HeaderValue) {
@@ -451,45 +447,4 @@ fn origin_form(uri: &Uri) -> Uri {
         return uri.clone();
     }
     uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| path.clone().into())
-}
-
-/// What a request holds until its response's body has ended.
-#[derive(Debug)]
-pub(super) struct Flight {
-    shard: Rc<Shard>,
-    address: Arc<str>,
-    connection: Option<Connection>,
-    done: bool,
-    _in_flight: InFlight,
-}
-
-impl Flight {
-    /// The body has ended: the connection can carry another request.
-    pub fn completed(&mut self) {
-        self.done = true;
-        if let Some(connection) = self.connection.take() {
-            let most = self.shard.config().limits.idle_connections;
-            self.shard.idle.borrow_mut().keep(&self.address, connection, most);
-        }
-    }
-
-    /// The upstream broke off in the middle: the client has seen part of it, so nobody else is tried.
-    pub fn broken(&mut self, error: &dyn std::fmt::Display) {
-        self.done = true;
-        tracing::info!(address = &*self.address, "response broke off: {error}");
-    }
-
-    /// The response is not passed on: whoever waits for one gets another.
-    pub fn discard(&mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for Flight {
-    /// A body dropped before its end: the client went away. The connection closes, which tells the upstream.
-    fn drop(&mut self) {
-        if !self.done {
-            Stats::count(&self.shard.stats.client_gone);
-        }
-    }
 }

@@ -8,7 +8,7 @@ use mrgc_tests::{
 };
 use serde_json::Value;
 
-use crate::support::{PATIENT_POLICIES, chat, fresh_client, header};
+use crate::support::{PolicyFolder, chat, fresh_client, header};
 
 /// One route, decided by a policy that is swapped for another again and again.
 const ROUTE: &str = "[[routes]]\nname = \"any\"\npolicies = [{ name = \"score\" }]\n\
@@ -24,13 +24,14 @@ struct TwoRegions {
     in_virginia: Instance,
     in_ireland: Vec<Instance>,
     client: reqwest::Client,
+    folder: PolicyFolder,
 }
 
 impl TwoRegions {
     async fn start(irish_instances: usize) -> Result<Self> {
-        let cluster = Cluster::start().await?;
-        let virginia = cluster.router_with(VIRGINIA, ROUTE, &PATIENT_POLICIES).await?;
-        let ireland = cluster.router_with(IRELAND, ROUTE, &PATIENT_POLICIES).await?;
+        let (cluster, folder) = (Cluster::start().await?, PolicyFolder::score()?);
+        let virginia = cluster.router_with(VIRGINIA, ROUTE, &folder.environment()).await?;
+        let ireland = cluster.router_with(IRELAND, ROUTE, &folder.environment()).await?;
         let in_virginia = cluster.instance(&InstanceSpec::new("i-us", VIRGINIA.id)).await?;
         let mut in_ireland = Vec::new();
         for i in 0..irish_instances {
@@ -38,7 +39,7 @@ impl TwoRegions {
             in_ireland.push(cluster.instance(&spec).await?);
         }
         let client = fresh_client()?;
-        let all = Self { cluster, virginia, ireland, in_virginia, in_ireland, client };
+        let all = Self { cluster, virginia, ireland, in_virginia, in_ireland, client, folder };
         all.are_ready(irish_instances).await?;
         Ok(all)
     }
@@ -79,8 +80,12 @@ impl TwoRegions {
     /// Gives `score` another artifact in Virginia and waits until Ireland has it, too.
     async fn swap(&self, artifact: Vec<u8>) -> Result<u64> {
         let url = self.virginia.control_url("/policies/score");
-        let uploaded: Value =
-            self.client.put(url).body(artifact).send().await?.error_for_status()?.json().await?;
+        // A store on a busy machine may need a second try.
+        let uploaded: Value = eventually("the upload is taken", PATIENCE, || async {
+            let answer = self.client.put(&url).body(artifact.clone()).send().await?;
+            Ok(Some(answer.error_for_status()?.json().await?))
+        })
+        .await?;
         let generation = uploaded["generation"].as_u64().unwrap_or(0);
         eventually("the other region has the version", PATIENCE, || async {
             let theirs = self.ireland.get(&self.client, "/policies/score").await?;
@@ -186,7 +191,7 @@ async fn while_the_compliant_regions_router_is_down_nobody_serves_and_then_it_do
     assert_eq!(free.status(), 200);
     assert_eq!(two.sent_to_virginia().await?, 1, "never a leak");
 
-    two.ireland = two.cluster.router_with(IRELAND, ROUTE, &PATIENT_POLICIES).await?;
+    two.ireland = two.cluster.router_with(IRELAND, ROUTE, &two.folder.environment()).await?;
     two.serves_gdpr(&two.virginia).await?;
     assert_eq!(two.sent_to_virginia().await?, 1);
     Ok(())

@@ -125,13 +125,16 @@ async fn a_streamed_request_moves_on_while_none_of_it_is_sent_and_not_after() ->
     let lone =
         setup.instance("i-dead", dead.address).instance("i-live", server.address).start().await?;
     let mut attempts = 1;
-    // Whichever is picked first, by chance; then the dead one is out for a while.
+    // Whichever is picked first, by chance.
     for _ in 0..64 {
-        let sent =
-            lone.client.post(lone.router.data_url(CHAT)).body(upload(2 * MEGABYTE)).send().await?;
+        let body = upload(2 * MEGABYTE);
+        let sent = lone.client.post(lone.router.data_url(CHAT)).body(body).send().await?;
         assert_eq!(sent.status(), 200);
         assert_eq!(header(sent.headers(), "x-mrgc-instance")?, "i-live");
-        attempts = attempts.max(header(sent.headers(), "x-mrgc-attempts")?.parse()?);
+        attempts = header(sent.headers(), "x-mrgc-attempts")?.parse()?;
+        if attempts > 1 {
+            break;
+        }
     }
     assert_eq!(attempts, 2, "the dead one was never picked first");
 

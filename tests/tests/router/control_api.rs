@@ -7,13 +7,14 @@ use anyhow::{Context, Result, ensure};
 use mrgc_tests::cluster::{Cluster, IRELAND, InstanceSpec, PATIENCE, Router, VIRGINIA, eventually};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENT_POLICIES, chat, client, header, problem};
+use crate::support::{PolicyFolder, chat, client, header, problem};
 
 const ROUTE: &str = "[[routes]]\nname = \"any\"\npolicies = [{ name = \"score\" }]\n";
 
 async fn one_region() -> Result<(Cluster, Router, reqwest::Client)> {
+    let folder = PolicyFolder::score()?;
     let (cluster, client) = (Cluster::start().await?, client()?);
-    let router = cluster.router_with(VIRGINIA, ROUTE, &PATIENT_POLICIES).await?;
+    let router = cluster.router_with(VIRGINIA, ROUTE, &folder.environment()).await?;
     Ok((cluster, router, client))
 }
 

@@ -8,13 +8,11 @@ use mrgc_tests::{
 };
 use serde_json::Value;
 
-use crate::support::{
-    Lone, PATIENT_POLICIES, Setup, client, header, model_server, policy_folder, problem,
-};
+use crate::support::{Lone, PolicyFolder, Setup, client, header, model_server, problem};
 
 const DEADLINES: [(&str, &str); 2] = [
-    ("MRGC_ROUTER__POLICIES__SCORE_DEADLINE_MS", "20"),
-    ("MRGC_ROUTER__POLICIES__OBSERVE_DEADLINE_MS", "200"),
+    ("MRGC_ROUTER__POLICIES__SCORE_DEADLINE_MS", "50"),
+    ("MRGC_ROUTER__POLICIES__OBSERVE_DEADLINE_MS", "500"),
 ];
 
 /// What the hostile policy is told to do, and what the refusal of its upload has to say.
@@ -51,7 +49,7 @@ async fn put(lone: &Lone, name: &str, artifact: Vec<u8>) -> Result<reqwest::Resp
 
 /// A router that serves by the policy `steady`, and on whose other routes the hostile ones are wanted. In
 /// their place runs one that accepts their configs.
-async fn router_with_misdeeds(address: std::net::SocketAddr) -> Result<(Lone, tempfile::TempDir)> {
+async fn router_with_misdeeds(address: std::net::SocketAddr) -> Result<(Lone, PolicyFolder)> {
     let (steady, meek) = (stock_component("score")?, test_component("prefers-the-forbidden")?);
     let all: Vec<_> = MISDEEDS
         .iter()
@@ -61,7 +59,7 @@ async fn router_with_misdeeds(address: std::net::SocketAddr) -> Result<(Lone, te
     let names: Vec<_> = all.iter().map(|(export, what)| policy_name(export, what)).collect();
     let mut components: Vec<(&str, &[u8])> = vec![("steady", &steady)];
     components.extend(names.iter().map(|name| (name.as_str(), meek.as_slice())));
-    let folder = policy_folder(&components)?;
+    let folder = PolicyFolder::new(&components)?;
 
     let mut toml = "[[routes]]\nname = \"any\"\nmatch = { path = \"/v1/*\" }\n\
                     policies = [{ name = \"steady\" }]\n[[routes]]\nname = \"never\"\npolicies = [\n"
@@ -166,8 +164,8 @@ async fn router_with_a_late_misdeed(
     address: std::net::SocketAddr,
     what: &str,
     required: bool,
-) -> Result<(Lone, tempfile::TempDir)> {
-    let folder = policy_folder(&[("hostile", &test_component("hostile")?)])?;
+) -> Result<(Lone, PolicyFolder)> {
+    let folder = PolicyFolder::new(&[("hostile", &test_component("hostile")?)])?;
     let toml = format!(
         "[[routes]]\nname = \"any\"\npolicies = [{{ name = \"hostile\", required = {required}, \
          config = {{ export = \"score\", what = \"{what}\", from_number = 3 }} }}]\n"
@@ -247,9 +245,9 @@ async fn upload(client: &reqwest::Client, router: &Router, artifact: Vec<u8>) ->
 
 #[tokio::test]
 async fn an_upload_reaches_the_other_region_and_survives_a_restart() -> Result<()> {
-    let (cluster, client) = (Cluster::start().await?, client()?);
-    let mut virginia = cluster.router_with(VIRGINIA, SCORED, &PATIENT_POLICIES).await?;
-    let ireland = cluster.router_with(IRELAND, SCORED, &PATIENT_POLICIES).await?;
+    let (cluster, client, folder) = (Cluster::start().await?, client()?, PolicyFolder::score()?);
+    let mut virginia = cluster.router_with(VIRGINIA, SCORED, &folder.environment()).await?;
+    let ireland = cluster.router_with(IRELAND, SCORED, &folder.environment()).await?;
     let (_, from_folder) = runs(&client, &virginia).await?;
     let same = |a: &Router, b: &Router| {
         let (a, b) = (a.control_url(""), b.control_url(""));
@@ -272,7 +270,7 @@ async fn an_upload_reaches_the_other_region_and_survives_a_restart() -> Result<(
         client.put(virginia.control_url("/policies/score")).body("no policy").send().await?;
     problem(refused, 422, "policy-refused").await?;
     virginia.program.kill().await?;
-    virginia = cluster.router_with(VIRGINIA, SCORED, &PATIENT_POLICIES).await?;
+    virginia = cluster.router_with(VIRGINIA, SCORED, &folder.environment()).await?;
     assert_eq!(runs(&client, &virginia).await?, (generation, uploaded), "from its first moment on");
 
     // Uploads on both sides at once: each is a version of its own, and the later one stands everywhere.
@@ -288,8 +286,8 @@ async fn an_upload_reaches_the_other_region_and_survives_a_restart() -> Result<(
 
 #[tokio::test]
 async fn a_bad_artifact_in_the_store_changes_nothing_and_stops_no_router() -> Result<()> {
-    let (cluster, client) = (Cluster::start().await?, client()?);
-    let mut router = cluster.router_with(VIRGINIA, SCORED, &PATIENT_POLICIES).await?;
+    let (cluster, client, folder) = (Cluster::start().await?, client()?, PolicyFolder::score()?);
+    let mut router = cluster.router_with(VIRGINIA, SCORED, &folder.environment()).await?;
     let good = runs(&client, &router).await?;
     let settings =
         StoreConfig { endpoint: Some(cluster.store_endpoint()?), ..StoreConfig::default() };
@@ -302,7 +300,7 @@ async fn a_bad_artifact_in_the_store_changes_nothing_and_stops_no_router() -> Re
     assert_eq!(runs(&client, &router).await?, good);
 
     router.program.kill().await?;
-    router = cluster.router_with(VIRGINIA, SCORED, &PATIENT_POLICIES).await?;
+    router = cluster.router_with(VIRGINIA, SCORED, &folder.environment()).await?;
     assert_eq!(runs(&client, &router).await?, good, "what the folder has is still there");
     let mended = upload(&client, &router, stock_component("round-robin")?).await?;
     assert_eq!(runs(&client, &router).await?.0, mended);

@@ -11,8 +11,8 @@ use mrgc_tests::{
 use serde_json::Value;
 
 use crate::support::{
-    ANY_ROUTE, CHAT, Lone, MODEL, Scripted, Setup, chat_body, counters, h2, header, in_time,
-    model_server, policy_folder, problem, raw, until_events,
+    ANY_ROUTE, CHAT, Lone, MODEL, PolicyFolder, Scripted, Setup, chat_body, counters, h2, header,
+    in_time, model_server, problem, raw, until_events,
 };
 
 /// What [`model_server`] streams: three tokens, the finish, and `[DONE]`.
@@ -28,7 +28,7 @@ fn h2_chat(lone: &Lone, stream: bool) -> Result<http::Request<Full<Bytes>>> {
 #[tokio::test]
 async fn answers_come_plain_and_streamed_over_http1_and_http2_with_our_headers() -> Result<()> {
     let server = model_server("one").await?;
-    let folder = policy_folder(&[("score", &policies::stock_component("score")?)])?;
+    let folder = PolicyFolder::new(&[("score", &policies::stock_component("score")?)])?;
     let route = "[[routes]]\nname = \"any\"\npolicies = [{ name = \"score\" }]";
     let lone = Setup::new(route)
         .instance("i-one", server.address())

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use mrgc_tests::{
     cluster::{PATIENCE, Router, eventually, router_process_with},
     model_server::{Config, Counters, Failure, ModelServer},
+    policies::stock_component,
 };
 use serde_json::{Value, json};
 
@@ -227,13 +228,38 @@ pub(crate) async fn counters(
     .await
 }
 
-/// Copies components into a folder, each under the name by which routes use it.
-pub(crate) fn policy_folder(components: &[(&str, &[u8])]) -> Result<tempfile::TempDir> {
-    let folder = tempfile::tempdir()?;
-    for (name, component) in components {
-        std::fs::write(folder.path().join(format!("{name}.wasm")), component)?;
+/// A folder of components, each under the name by which routes use it. A router compiles them all when it
+/// starts: it starts sooner with those it needs alone.
+#[derive(Debug)]
+pub(crate) struct PolicyFolder {
+    dir: tempfile::TempDir,
+    name: String,
+}
+
+impl PolicyFolder {
+    pub(crate) fn new(components: &[(&str, &[u8])]) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        for (name, component) in components {
+            std::fs::write(dir.path().join(format!("{name}.wasm")), component)?;
+        }
+        let name = dir.path().display().to_string();
+        Ok(Self { dir, name })
     }
-    Ok(folder)
+
+    /// The stock policy `score` alone.
+    pub(crate) fn score() -> Result<Self> {
+        Self::new(&[("score", &stock_component("score")?)])
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What makes a router of a cluster take its policies from here, patiently.
+    pub(crate) fn environment(&self) -> [(&str, &str); 3] {
+        let [score, observe] = PATIENT_POLICIES;
+        [score, observe, ("MRGC_ROUTER__POLICIES__DIR", &self.name)]
+    }
 }
 
 /// Fails what takes longer than anything here should.

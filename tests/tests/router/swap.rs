@@ -13,7 +13,7 @@ use mrgc_tests::{
 };
 use serde_json::Value;
 
-use crate::support::{CHAT, Lone, MODEL, Setup, policy_folder};
+use crate::support::{CHAT, Lone, MODEL, PolicyFolder, Setup};
 
 const SWAPS: u64 = 50;
 /// How long the load runs at least; `MRGC_TEST_SWAP_SECONDS` shortens it for a look.
@@ -34,7 +34,7 @@ async fn fifty_swaps_under_full_load_lose_no_request() -> Result<()> {
     let seconds = std::env::var("MRGC_TEST_SWAP_SECONDS").ok();
     let seconds = seconds.map_or(Ok(SECONDS), |text| text.parse())?;
     let artifacts = [stock_component("score")?, stock_component("round-robin")?];
-    let folder = policy_folder(&[("steering", &artifacts[0])])?;
+    let folder = PolicyFolder::new(&[("steering", &artifacts[0])])?;
     let route = "[[routes]]\nname = \"any\"\npolicies = [{ name = \"steering\" }]\n";
     let mut setup = Setup::new(route).policies(folder.path());
     let mut servers = Vec::new();
