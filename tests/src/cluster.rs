@@ -5,7 +5,7 @@ mod program;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 pub use program::{Program, binary_path, eventually};

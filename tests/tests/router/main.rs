@@ -1,5 +1,5 @@
-//! The router end to end: a real process, real sockets, real policies. What is hostile stands beside
-//! what is well.
+//! The router end to end: a real process, real sockets, real policies, and each way to fail beside one
+//! that goes well.
 
 #![forbid(unsafe_code)]
 
