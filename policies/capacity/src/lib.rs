@@ -9,7 +9,7 @@
 //! utilization nor running requests must not look empty: only the router's own are known there, held
 //! against its slots or `assumed_slots` for each instance, and its score is half of what that gives.
 
-use mrgc_policy_sdk::{Candidate, Policy, Request, Score};
+use mrgc_policy_sdk::{Candidate, Policy, Request, Score, measured};
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
@@ -109,11 +109,6 @@ impl Capacity {
 
 fn points(share: f64) -> f64 {
     (100.0 * (1.0 - share)).max(0.0)
-}
-
-/// What can be a measurement: a finite number from 0.
-fn measured(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| (0.0..f64::INFINITY).contains(value))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! the configured one, or the other where no candidate has it. By default that is the
 //! multiplier, the price relative to the reference region, which instances inherit.
 
-use mrgc_policy_sdk::{Candidate, Candidates, Policy, Request, Score};
+use mrgc_policy_sdk::{Candidate, Candidates, Policy, Request, Score, measured};
 
 /// Where the cost is not known: what is not known must not look cheap.
 const NEUTRAL: f64 = 50.0;
@@ -124,11 +124,6 @@ impl Unit {
             Self::PerHour => candidate.cost_per_hour,
         })
     }
-}
-
-/// What can be a cost: a finite number from 0.
-fn measured(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| (0.0..f64::INFINITY).contains(value))
 }
 
 /// One decimal, or two where they say more: 0.9, 1.0, 1.25.

@@ -22,7 +22,7 @@
 
 mod distance;
 
-use mrgc_policy_sdk::{Candidate, Level, Policy, Request, Score};
+use mrgc_policy_sdk::{Candidate, Level, Policy, Request, Score, measured};
 
 const FIBRE_KM_PER_MS: f64 = 200.0;
 
@@ -191,11 +191,6 @@ fn turns_waiting(candidate: &Candidate) -> f64 {
     let Some(slots) = candidate.slots.filter(|slots| *slots > 0) else { return 0.0 };
     let live = f64::from(candidate.in_flight.saturating_sub(slots));
     measured(candidate.queue_depth).unwrap_or(0.0).max(live) / f64::from(slots)
-}
-
-/// What can be a measurement: a finite number from 0.
-fn measured(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| (0.0..f64::INFINITY).contains(value))
 }
 
 #[cfg(test)]

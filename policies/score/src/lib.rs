@@ -15,7 +15,7 @@
 //! What is not measured must not look perfect: an unreported queue gets half the points of the live one,
 //! an unknown latency gets 50.
 
-use mrgc_policy_sdk::{Candidate, Health, Policy, Request, Score};
+use mrgc_policy_sdk::{Candidate, Health, Policy, Request, Score, measured};
 
 /// Latency points where no latency is known.
 const NEUTRAL: f64 = 50.0;
@@ -134,11 +134,6 @@ fn health_points(health: Health) -> f64 {
         Health::Degraded => 50.0,
         Health::Unhealthy => 0.0,
     }
-}
-
-/// What can be a measurement: a finite number from 0.
-fn measured(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| (0.0..f64::INFINITY).contains(value))
 }
 
 fn validate(config: &Config) -> Result<(), String> {

@@ -187,6 +187,11 @@ macro_rules! export {
     };
 }
 
+/// What can be a measurement: a finite number from 0. Reports come from other machines and can be anything.
+pub fn measured(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| (0.0..f64::INFINITY).contains(value))
+}
+
 #[doc(hidden)]
 pub mod __private {
     pub use wit_bindgen;
