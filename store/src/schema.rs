@@ -18,20 +18,36 @@ const MAX_PREFIX_BYTES: usize = 128;
 pub(crate) enum Table {
     GpuInstances,
     RoutingState,
+    AutoscalingState,
+    CleanupValidation,
+    Metrics,
     Regions,
     Policies,
+    Control,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::GpuInstances, Self::RoutingState, Self::Regions, Self::Policies];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::GpuInstances,
+        Self::RoutingState,
+        Self::AutoscalingState,
+        Self::CleanupValidation,
+        Self::Metrics,
+        Self::Regions,
+        Self::Policies,
+        Self::Control,
+    ];
 
     pub(crate) fn name(self, prefix: &str) -> String {
         let name = match self {
             Self::GpuInstances => "gpu-instances",
             Self::RoutingState => "routing-state",
+            Self::AutoscalingState => "autoscaling-state",
+            Self::CleanupValidation => "cleanup-validation",
+            Self::Metrics => "metrics",
             Self::Regions => "regions",
             Self::Policies => "policies",
+            Self::Control => "control",
         };
         format!("{prefix}-{name}")
     }
