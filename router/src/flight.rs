@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use http::HeaderValue;
 use mrgc_fleet::{
     routing::Live,
     snapshot::{Candidate, Level, Snapshot, View},
@@ -20,8 +21,10 @@ const FIRST_EJECTION_MS: u64 = 2_000;
 const LONGEST_EJECTION_MS: u64 = 60_000;
 
 /// Counts of one candidate. They outlive snapshots.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Slot {
+    /// Its id, as a response's header names it.
+    label: HeaderValue,
     in_flight: AtomicU32,
     /// Requests sent there since the router started.
     sent: AtomicU64,
@@ -32,6 +35,21 @@ pub struct Slot {
 }
 
 impl Slot {
+    fn new(id: &str) -> Self {
+        Self {
+            label: label(id),
+            in_flight: AtomicU32::default(),
+            sent: AtomicU64::default(),
+            in_flight_tokens: AtomicU64::default(),
+            ejected_until_ms: AtomicU64::default(),
+            ejections: AtomicU32::default(),
+        }
+    }
+
+    pub fn label(&self) -> &HeaderValue {
+        &self.label
+    }
+
     pub fn live(&self, now_ms: u64) -> Live {
         Live {
             in_flight: self.in_flight.load(Relaxed),
@@ -118,8 +136,15 @@ impl SlotTable {
     }
 
     fn slot(&mut self, candidate: &Candidate) -> Arc<Slot> {
-        self.slots.entry((candidate.level, candidate.id.to_string())).or_default().clone()
+        let id = candidate.id.to_string();
+        let new = || Arc::new(Slot::new(&candidate.id));
+        self.slots.entry((candidate.level, id)).or_insert_with(new).clone()
     }
+}
+
+/// A name as a header's value. One that no header can hold is not named.
+pub fn label(name: &str) -> HeaderValue {
+    HeaderValue::from_str(name).unwrap_or(HeaderValue::from_static("?"))
 }
 
 /// Milliseconds since the router started: what ejections are timed by.
@@ -134,6 +159,10 @@ impl Default for Clock {
 
 impl Clock {
     pub fn now_ms(self) -> u64 {
-        self.0.elapsed().as_millis() as u64
+        self.at_ms(Instant::now())
+    }
+
+    pub fn at_ms(self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.0).as_millis() as u64
     }
 }

@@ -1,19 +1,26 @@
 //! Coarse timers of a data thread. Every request sets some and nearly none of them ever rings, so setting
-//! one costs a place in a list, and the clock is read once per tick and not once per request.
+//! one costs a place in a list, and the clock is read once per request and tick, not at each use.
 
 use std::{
     cell::{Cell, RefCell},
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// How late an alarm may be.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+use pin_project_lite::pin_project;
+
+/// How late an alarm may be while requests come.
+const TICK: Duration = Duration::from_millis(10);
+/// How late the first may be after none came: an idle router should sleep.
+const IDLE_TICK: Duration = Duration::from_millis(50);
 
 thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+    static UNIX_MS: Cell<u64> = const { Cell::new(0) };
+    /// Whether a request came since the last tick.
+    static BUSY: Cell<bool> = const { Cell::new(false) };
     static ALARMS: RefCell<Alarms> = const { RefCell::new(Alarms { set: Vec::new(), free: Vec::new() }) };
 }
 
@@ -23,20 +30,36 @@ struct Alarms {
     free: Vec<usize>,
 }
 
-/// The time at the last tick.
+/// The time at the last tick or request.
 pub(super) fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
 }
 
-/// Moves the clock of this thread and rings what is due. Each data thread calls it at every [`TICK`].
-pub(super) fn tick() {
+/// Milliseconds since the Unix epoch at the last tick.
+pub(super) fn unix_ms() -> u64 {
+    UNIX_MS.get()
+}
+
+/// A request comes: reads the clock.
+pub(super) fn request() -> Instant {
     let now = Instant::now();
     NOW.set(Some(now));
+    BUSY.set(true);
+    now
+}
+
+/// Moves the clock of this thread, rings what is due, and says when to be called again.
+pub(super) fn tick() -> Duration {
+    let now = Instant::now();
+    NOW.set(Some(now));
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_MS.set(unix.as_millis() as u64);
     let due = |alarm: &mut Option<(Instant, Waker)>| alarm.take_if(|(at, _)| *at <= now);
     let rung: Vec<Waker> = ALARMS
         .with_borrow_mut(|alarms| alarms.set.iter_mut().filter_map(due).map(|(_, w)| w).collect());
     // Outside the borrow: waking may set another alarm.
     rung.into_iter().for_each(Waker::wake);
+    if BUSY.replace(false) { TICK } else { IDLE_TICK }
 }
 
 /// Rings every alarm of this thread, due or not: whoever waits looks again at what has changed.
@@ -110,17 +133,31 @@ impl Drop for Alarm {
 }
 
 /// The outcome of `work` if it comes within `limit`.
-pub(super) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
-    let mut work = pin!(work);
-    let mut alarm = None;
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+pub(super) fn within<F: Future>(limit: Duration, work: F) -> Within<F> {
+    Within { work, limit, alarm: None }
+}
+
+pin_project! {
+    /// See [`within`]. Written out: as an `async fn` it would take its work's room twice.
+    pub(super) struct Within<F> {
+        #[pin]
+        work: F,
+        limit: Duration,
+        alarm: Option<Alarm>,
+    }
+}
+
+impl<F: Future> Future for Within<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.work.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        let alarm = alarm.get_or_insert_with(|| Alarm::at(now() + limit));
+        let alarm = this.alarm.get_or_insert_with(|| Alarm::at(now() + *this.limit));
         Pin::new(alarm).poll(cx).map(|()| None)
-    })
-    .await
+    }
 }
 
 /// The same timers for hyper, which keeps one for each client's connection.

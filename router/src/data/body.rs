@@ -26,8 +26,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) enum RequestBody {
     /// Kept whole, so that it can be sent again.
     Whole(Option<Bytes>),
-    /// Too long to keep: what was read of it, then the rest as it comes.
-    Streamed { start: Option<Bytes>, rest: Limited },
+    /// Too long to keep: what was read of it, then the rest as it comes. Boxed, so that a short one is small.
+    Streamed { start: Option<Bytes>, rest: Box<Limited> },
 }
 
 /// The rest of a long body, within its bounds.
@@ -148,7 +148,12 @@ impl Body for ResponseBody {
             Self::Ours(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Upstream { body, idle, exchange } => (body, idle, exchange),
         };
-        match Pin::new(&mut *body).poll_frame(cx) {
+        let mut frame = Pin::new(&mut *body).poll_frame(cx);
+        if frame.is_pending() {
+            exchange.drive(cx);
+            frame = Pin::new(&mut *body).poll_frame(cx);
+        }
+        match frame {
             Poll::Ready(Some(Ok(frame))) => {
                 idle.moved();
                 if body.is_end_stream() {

@@ -1,6 +1,6 @@
 //! One exchange with an upstream: what it holds, and how it can end.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, task::Context};
 
 use super::{shard::Shard, stats::Stats, upstream::Connection};
 use crate::flight::InFlight;
@@ -23,6 +23,13 @@ impl Exchange {
         in_flight: InFlight,
     ) -> Self {
         Self { shard, address, connection: Some(connection), done: false, _in_flight: in_flight }
+    }
+
+    /// Lets the connection bring more of the body.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection {
+            connection.drive(cx);
+        }
     }
 
     /// The body has ended: the connection can carry another request.

@@ -44,7 +44,7 @@ pub(super) async fn serve(
     shard: Rc<Shard>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Never> {
-    let started = Instant::now();
+    let started = alarm::request();
     if request.method() == Method::GET && request.uri().path() == "/health" {
         return Ok(shard.common.health.response().map(ResponseBody::from));
     }
@@ -119,7 +119,7 @@ impl<'a> Journey<'a> {
     fn new(shard: &'a Rc<Shard>, received: Received, started: Instant) -> Self {
         let limits = &shard.config().limits;
         let route = &shard.table().routes[received.route];
-        let hop = received.hop.as_ref();
+        let hop = received.hop.as_deref();
         let asked_ms = hop.map(|h| h.deadline_ms).or(received.facts.deadline_ms.map(u64::from));
         let deadline_ms = asked_ms.unwrap_or(u64::MAX).min(limits.deadline_ms);
         let most = route.attempts.unwrap_or(limits.attempts);
@@ -167,7 +167,8 @@ impl<'a> Journey<'a> {
             let step = if region.region == *self.home() {
                 self.try_instances(pool).await
             } else {
-                self.try_peer(&region.region, &region.address, slot).await
+                // Boxed, for it is rare: its room is then not every request's.
+                Box::pin(self.try_peer(&region.region, &region.address, slot)).await
             };
             if step.is_some() || self.is_spent() {
                 return step;
@@ -191,7 +192,7 @@ impl<'a> Journey<'a> {
                         exchange.discard();
                         continue;
                     }
-                    self.mark(response.headers_mut(), &instance.id, &choice.label);
+                    self.mark(response.headers_mut(), slot, &choice.label);
                     return Some(self.pass_on(response, exchange));
                 }
                 None if self.is_spent() => return None,
@@ -266,7 +267,7 @@ impl<'a> Journey<'a> {
         slot: &Arc<Slot>,
         added: &HeaderMap,
     ) -> Option<(Response<Incoming>, Exchange)> {
-        let request = self.outgoing(added)?;
+        let mut request = Some(self.outgoing(added)?);
         if self.attempts > 0 {
             Stats::count(&self.shard.stats.retries);
         }
@@ -276,7 +277,7 @@ impl<'a> Journey<'a> {
         let tokens =
             u64::from(facts.prompt_tokens.unwrap_or(0)) + u64::from(facts.max_tokens.unwrap_or(0));
         let in_flight = InFlight::new(slot, tokens);
-        match self.send(address, request, added).await {
+        match self.send(address, &mut request, added).await {
             Ok((response, connection)) => {
                 slot.forgive();
                 let (shard, address) = (self.shard.clone(), address.clone());
@@ -289,11 +290,13 @@ impl<'a> Journey<'a> {
                 };
                 self.last = Some((how, error.to_string()));
                 tracing::info!(decision = self.decision, "attempt failed: {error}");
-                if let SendError::Connect { request, .. } = error {
+                if let SendError::Connect { .. } = error {
                     Stats::count(&self.shard.stats.connect_failures);
                     Stats::count(&self.shard.stats.ejections);
                     slot.eject(self.shard.common.clock.now_ms());
-                    self.received.body.unsent(request.into_body());
+                }
+                if let Some(unsent) = request {
+                    self.received.body.unsent(unsent.into_body());
                 }
                 None
             }
@@ -306,14 +309,13 @@ impl<'a> Journey<'a> {
     async fn send(
         &mut self,
         address: &Arc<str>,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         added: &HeaderMap,
     ) -> Result<(Response<Incoming>, Connection), SendError> {
         let (idle, limits) = (&self.shard.idle, &self.shard.config().limits);
         let first_byte = Duration::from_millis(limits.first_byte_timeout_ms);
         let connect = limits.connect_timeout();
         let mut kept = self.received.body.is_kept();
-        let mut request = request;
         loop {
             let answer = first_byte.min(self.left());
             let sent = upstream::send(idle, address, request, connect, answer, kept).await;
@@ -322,7 +324,7 @@ impl<'a> Journey<'a> {
                 sent => return sent,
             }
             match self.outgoing(added) {
-                Some(again) => (request, kept) = (again, false),
+                Some(again) => (*request, kept) = (Some(again), false),
                 None => return sent,
             }
         }
@@ -339,7 +341,9 @@ impl<'a> Journey<'a> {
         *request.method_mut() = head.method.clone();
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = head.headers.clone();
-        request.headers_mut().extend(added.clone());
+        if !added.is_empty() {
+            request.headers_mut().extend(added.clone());
+        }
         *request.uri_mut() = origin_form(&head.uri);
         if let Some(authority) = head.uri.authority()
             && !head.headers.contains_key(header::HOST)
@@ -376,12 +380,9 @@ impl<'a> Journey<'a> {
         response.map(|body| ResponseBody::Upstream { body, idle: Idle::new(idle), exchange })
     }
 
-    fn mark(&self, headers: &mut HeaderMap, instance: &str, policies: &HeaderValue) {
-        for (name, value) in [(INSTANCE, instance), (REGION, self.home().as_str())] {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(name, value);
-            }
-        }
+    fn mark(&self, headers: &mut HeaderMap, slot: &Slot, policies: &HeaderValue) {
+        headers.insert(INSTANCE, slot.label().clone());
+        headers.insert(REGION, self.shard.common.home_label.clone());
         headers.insert(ATTEMPTS, self.attempts.into());
         headers.insert(POLICIES, policies.clone());
     }

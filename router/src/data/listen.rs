@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::LocalSet,
-    time::MissedTickBehavior,
+    time::sleep,
 };
 
 use super::{
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    flight::Clock,
+    flight::{Clock, label},
     health::HealthBoard,
     policies::{Deck, Handle},
 };
@@ -98,6 +98,7 @@ pub fn start(
     shutdown: &watch::Receiver<bool>,
 ) -> io::Result<Threads> {
     let common = Common {
+        home_label: label(config.home().as_str()),
         home: config.home(),
         tenants: Arc::new(tenants(&config)),
         config,
@@ -134,17 +135,15 @@ async fn run(
     let Some(deck) = decks.recv().await else { return };
     let drain = Duration::from_secs(common.config.limits.drain_seconds);
     let most = common.config.limits.connections;
+    let mut tick = pin!(sleep(alarm::tick()));
     let shard = Rc::new(Shard::new(thread, common, stats, deck));
     let open = Rc::new(());
-    alarm::tick();
-    let mut tick = tokio::time::interval(alarm::TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
             Some(deck) = decks.recv() => shard.take(deck),
-            _ = tick.tick() => alarm::tick(),
+            () = &mut tick => tick.set(sleep(alarm::tick())),
             _ = sweep.tick() => shard.idle.borrow_mut().sweep(),
             accepted = listener.accept() => match accepted {
                 Ok(_) if Rc::strong_count(&open) > most => Stats::count(&shard.stats.connections_refused),
@@ -159,7 +158,7 @@ async fn run(
                 }
                 Err(e) => {
                     tracing::warn!("cannot accept a connection: {e}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -169,8 +168,7 @@ async fn run(
     alarm::ring_all();
     let ended = async {
         while Rc::strong_count(&open) > 1 {
-            tick.tick().await;
-            alarm::tick();
+            sleep(alarm::tick()).await;
         }
     };
     if tokio::time::timeout(drain, ended).await.is_err() {

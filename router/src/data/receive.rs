@@ -26,7 +26,7 @@ pub(super) struct Received {
     pub body: Kept,
     pub facts: model::Request,
     pub route: usize,
-    pub hop: Option<Hop>,
+    pub hop: Option<Box<Hop>>,
 }
 
 /// A request's body: kept, so that it can be sent again, or too long for that.
@@ -79,7 +79,7 @@ pub(super) async fn receive(
     let (mut head, body) = request.into_parts();
     let says_more = has_ours(&head.headers);
     let hop = match says_more {
-        true => Hop::read(&head.headers, shard.config().peers.key.as_deref())?,
+        true => Hop::read(&head.headers, shard.config().peers.key.as_deref())?.map(Box::new),
         false => None,
     };
     let body = keep(shard, body).await?;
@@ -102,7 +102,7 @@ pub(super) async fn receive(
             facts
         }
     };
-    let route = find_route(shard, head.uri.path(), &facts, hop.as_ref())?;
+    let route = find_route(shard, head.uri.path(), &facts, hop.as_deref())?;
     facts.needs.add(&shard.table().routes[route].needs);
     forget_private_headers(&mut head.headers);
     Ok(Received { head, body, facts, route, hop })
@@ -142,7 +142,7 @@ async fn keep(shard: &Shard, mut body: Incoming) -> Result<Kept, Refusal> {
             let left = limits.body_bytes.checked_sub(len as u64).ok_or_else(too_large)?;
             let start = Some(join(first, more));
             let fault = BodyFault::default();
-            let rest = Limited::new(body, left, limits, fault.clone());
+            let rest = Box::new(Limited::new(body, left, limits, fault.clone()));
             let body = Some(RequestBody::Streamed { start, rest });
             return Ok(Kept::Streamed { body, fault });
         }

@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     rc::Rc,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use http::HeaderValue;
@@ -15,7 +14,7 @@ use mrgc_fleet::{
     snapshot::{Candidate, Level, View},
 };
 
-use super::{stats::Stats, upstream};
+use super::{alarm, stats::Stats, upstream};
 use crate::{
     config::Config,
     flight::{Clock, FleetView, Slot},
@@ -27,6 +26,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Common {
     pub home: RegionId,
+    /// Its name, as a response's header names it.
+    pub home_label: HeaderValue,
     pub config: Arc<Config>,
     pub conductor: Handle,
     pub clock: Clock,
@@ -76,7 +77,7 @@ pub(super) struct Shard {
 
 impl Shard {
     pub fn new(thread: usize, common: Common, stats: Arc<Stats>, deck: Deck) -> Self {
-        let seed = now_ms() ^ (u64::from(common.node) << 32) ^ thread as u64;
+        let seed = alarm::unix_ms() ^ (u64::from(common.node) << 32) ^ thread as u64;
         Self {
             thread,
             common,
@@ -138,7 +139,11 @@ impl Shard {
             let (order, label) = (Attempts::only(0), deck.labels[route].clone());
             return Some(Ok(Choice { fleet: fleet.clone(), view: view.clone(), order, label }));
         }
-        let at = Moment { number: self.count(view.id), time_ms: now_ms(), seed: self.next_seed() };
+        let at = Moment {
+            number: self.count(view.id),
+            time_ms: alarm::unix_ms(),
+            seed: self.next_seed(),
+        };
         let part = table.part(route, level);
         let question = Question {
             view,
@@ -150,7 +155,7 @@ impl Shard {
             attempts,
         };
         let slots = fleet.slots(view);
-        let clock_ms = self.common.clock.now_ms();
+        let clock_ms = self.common.clock.at_ms(alarm::now());
         let live =
             |index: u32| slots.get(index as usize).map(|s| s.live(clock_ms)).unwrap_or_default();
         let unmasked = |index: u32| routing::Live { masked: false, ..live(index) };
@@ -217,8 +222,4 @@ fn picker(table: &RouteTable, route: usize, level: Level) -> routing::Picker {
         Level::Region => routing::Picker::Best,
         Level::Instance => table.routes[route].picker,
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
-use crate::engine::TICK;
+use crate::ticker::TICK;
 
 /// Watches one call at a time.
 #[derive(Debug, Default)]

@@ -1,13 +1,10 @@
 //! One wasmtime engine for a process, with the ticker that ends calls which run too long.
 
-use std::{fmt, thread, time::Duration};
+use std::fmt;
 
-use wasmtime::{Config, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::Limits;
-
-/// How often deadlines are looked at: a call ends within two of these after its deadline.
-pub const TICK: Duration = Duration::from_millis(1);
+use crate::{Limits, ticker::Ticker};
 
 /// Instances alive at once: data threads × policies × configurations, twice (one in use, one to come).
 const MAX_INSTANCES: u32 = 2048;
@@ -17,6 +14,7 @@ const MAX_INSTANCES: u32 = 2048;
 pub struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) limits: Limits,
+    pub(crate) ticker: Ticker,
 }
 
 impl Engine {
@@ -26,12 +24,9 @@ impl Engine {
     pub fn new(limits: Limits) -> Result<Self, EngineError> {
         let wasmtime =
             wasmtime::Engine::new(&config(limits)).map_err(|e| EngineError(format!("{e:#}")))?;
-        let weak = wasmtime.weak();
-        thread::Builder::new()
-            .name("policy-deadlines".into())
-            .spawn(move || tick(&weak))
+        let ticker = Ticker::start(wasmtime.weak())
             .map_err(|e| EngineError(format!("cannot start the deadline thread: {e}")))?;
-        Ok(Self { wasmtime, limits })
+        Ok(Self { wasmtime, limits, ticker })
     }
 }
 
@@ -61,13 +56,4 @@ fn config(limits: Limits) -> Config {
         .epoch_interruption(true)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
-}
-
-/// A tick missed while the machine was busy is not made up for: a call must not be charged for it twice.
-fn tick(engine: &EngineWeak) {
-    while let Some(engine) = engine.upgrade() {
-        engine.increment_epoch();
-        drop(engine);
-        thread::sleep(TICK);
-    }
 }

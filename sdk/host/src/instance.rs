@@ -1,6 +1,6 @@
 //! A policy at work: one sandbox, with the views it was shown.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use wasmtime::{Store, Trap};
 
@@ -13,6 +13,7 @@ use crate::{
     },
     deadline::Watch,
     limits::MemoryLimiter,
+    ticker::Running,
 };
 
 pub use routing::Loads;
@@ -35,6 +36,7 @@ pub struct Instance {
     store: Store<Guest>,
     policy: bindings::Policy,
     engine: Engine,
+    running: Arc<Running>,
     alive: bool,
 }
 
@@ -90,8 +92,12 @@ impl Instance {
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().watch.look()));
         let ticks = store.data_mut().watch.start(limits.observe_deadline);
         store.set_epoch_deadline(ticks);
-        match pre.instantiate(&mut store) {
-            Ok(policy) => Ok(Self { store, policy, engine: engine.clone(), alive: true }),
+        let running = engine.ticker.mark();
+        running.set(true);
+        let started = pre.instantiate(&mut store);
+        running.set(false);
+        match started {
+            Ok(policy) => Ok(Self { store, policy, engine: engine.clone(), running, alive: true }),
             Err(e) if e.is::<wasmtime::PoolConcurrencyLimitError>() => {
                 Err(LoadError::NoRoom(e.to_string()))
             }
@@ -189,7 +195,10 @@ impl Instance {
         guest.memory.reached = false;
         let ticks = guest.watch.start(deadline);
         self.store.set_epoch_deadline(ticks);
-        call(&self.policy, &mut self.store).map_err(|error| {
+        self.running.set(true);
+        let answer = call(&self.policy, &mut self.store);
+        self.running.set(false);
+        answer.map_err(|error| {
             self.alive = false;
             fault(&error, self.store.data(), &self.engine, deadline)
         })

@@ -18,8 +18,9 @@ mod error;
 mod instance;
 mod limits;
 mod policy;
+mod ticker;
 
-pub use engine::{Engine, TICK};
+pub use engine::Engine;
 pub use error::{Fault, LoadError};
 pub use instance::{Instance, Loads, Scores};
 pub use limits::Limits;
