@@ -2,6 +2,7 @@
 
 mod api;
 mod dry_run;
+mod instances;
 mod metrics;
 mod uploads;
 

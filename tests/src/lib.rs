@@ -8,3 +8,4 @@ pub mod demo;
 pub mod load;
 pub mod model_server;
 pub mod policies;
+pub mod usage;

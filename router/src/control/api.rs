@@ -12,12 +12,12 @@ use axum::{
     routing::{get, post},
 };
 use mrgc_fleet::{
-    model::{Region, RegionId, Standing},
+    model::{Region, RegionId},
     snapshot::Level,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Context, dry_run, metrics};
+use super::{Context, dry_run, instances, metrics};
 use crate::{
     config::{WrittenRegion, is_policy_name},
     policies::Status,
@@ -30,7 +30,7 @@ const UPLOAD_BYTES: usize = 16 << 20;
 const REJECTION_BYTES: usize = 64 << 10;
 const OPENAPI: &str = include_str!("openapi.json");
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 pub(super) fn router(context: Arc<Context>) -> Router {
     Router::new()
@@ -40,7 +40,8 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/regions", get(regions).post(put_region))
         .route("/regions/{id}", get(region))
         .route("/regions/{id}/health", get(region_health))
-        .route("/instances", get(instances))
+        .route("/instances", get(instances::list))
+        .route("/instances/{id}", get(instances::one))
         .route("/route", post(route))
         .route("/stats", get(stats))
         .route("/policies", get(policies))
@@ -53,7 +54,7 @@ pub(super) fn router(context: Arc<Context>) -> Router {
 }
 
 /// A refusal, as axum answers it.
-struct Problem(Refusal);
+pub(super) struct Problem(Refusal);
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
@@ -204,59 +205,6 @@ async fn put_region(
     };
     store.put_region(&region).await.map_err(|e| Refusal::Store(e.to_string()))?;
     Ok((StatusCode::CREATED, Json(region)))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct InstanceQuery {
-    region: Option<String>,
-    pool: Option<String>,
-}
-
-/// An instance with what this router knows of it.
-#[derive(Debug, Serialize)]
-struct InstanceStatus {
-    #[serde(flatten)]
-    standing: Standing,
-    /// Whether it gets requests from this router, as far as the state tells.
-    ready: bool,
-    /// The router's own counts; `None` for instances of other regions.
-    in_flight: Option<u32>,
-    requests: Option<u64>,
-    ejected: Option<bool>,
-}
-
-async fn instances(
-    State(context): State<Arc<Context>>,
-    Query(query): Query<InstanceQuery>,
-) -> Json<Vec<InstanceStatus>> {
-    let fleet = context.conductor.fleet();
-    let now_ms = context.clock.now_ms();
-    let mut known = BTreeMap::new();
-    for view in fleet.snapshot.views().filter(|view| view.key.level == Level::Instance) {
-        for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
-            known.insert(candidate.id.clone(), (candidate.ready, slot.clone()));
-        }
-    }
-    let home = &fleet.snapshot.home;
-    let wanted = |standing: &&Standing| {
-        let registration = &standing.registration;
-        query.region.as_deref().is_none_or(|region| registration.region.as_str() == region)
-            && query.pool.as_deref().is_none_or(|pool| registration.pool.as_str() == pool)
-    };
-    let all = fleet.snapshot.instances.iter().filter(wanted).map(|standing| {
-        let known = known.get(standing.registration.id.as_str());
-        let here = known.filter(|_| standing.registration.region == *home);
-        let live = here.map(|(_, slot)| slot.live(now_ms));
-        InstanceStatus {
-            ready: known.is_some_and(|(ready, _)| *ready),
-            in_flight: live.map(|live| live.in_flight),
-            requests: here.map(|(_, slot)| slot.sent()),
-            ejected: live.map(|live| live.masked),
-            standing: standing.clone(),
-        }
-    });
-    Json(all.collect())
 }
 
 async fn route(

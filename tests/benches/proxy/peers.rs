@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use mrgc_tests::cluster::{Program, policies_folder, router_process};
+use mrgc_tests::{
+    cluster::{Program, policies_folder, router_process},
+    usage,
+};
 
 use super::Sample;
 
@@ -152,25 +155,12 @@ impl Proxy {
 
     /// Time on a CPU so far, of the process, its threads and its children.
     pub fn cpu(&self) -> Result<Duration> {
-        let mut ns = 0;
-        for pid in self.family()? {
-            for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-                let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
-                let on_cpu = schedstat.split_whitespace().next().context("schedstat")?;
-                ns += on_cpu.parse::<u64>()?;
-            }
-        }
-        Ok(Duration::from_nanos(ns))
+        self.family()?.into_iter().map(usage::cpu).sum()
     }
 
     pub fn memory_mb(&self) -> Result<f64> {
-        let mut kb = 0.0;
-        for pid in self.family()? {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
-            kb += line.split_whitespace().nth(1).context("VmRSS")?.parse::<f64>()?;
-        }
-        Ok(kb / 1024.0)
+        let bytes: u64 = self.family()?.into_iter().map(usage::memory_bytes).sum::<Result<_>>()?;
+        Ok(bytes as f64 / f64::from(1 << 20))
     }
 
     fn family(&self) -> Result<Vec<u32>> {

@@ -29,7 +29,8 @@ async fn every_documented_get_answers_as_its_document_says() -> Result<()> {
     let mut asked = Vec::new();
     for (path, methods) in paths {
         let Some(get) = methods.get("get") else { continue };
-        let url = router.control_url(&path.replace("{id}", VIRGINIA.id).replace("{name}", "score"));
+        let id = if path.starts_with("/instances") { "i-us" } else { VIRGINIA.id };
+        let url = router.control_url(&path.replace("{id}", id).replace("{name}", "score"));
         let response = client.get(url).send().await?;
         assert_eq!(response.status(), 200, "{path}");
         let kind = header(response.headers(), "content-type")?.to_owned();
@@ -52,6 +53,7 @@ async fn every_documented_get_answers_as_its_document_says() -> Result<()> {
         "/regions/{id}",
         "/regions/{id}/health",
         "/instances",
+        "/instances/{id}",
         "/stats",
         "/policies",
         "/policies/{name}",
@@ -79,6 +81,8 @@ async fn what_is_registered_and_served_shows() -> Result<()> {
     assert_eq!(instances[0]["registration"]["address"], instance.server_address.to_string());
     assert_eq!((&instances[0]["ready"], &instances[0]["in_flight"]), (&true.into(), &0.into()));
     ensure!(instances[0]["requests"].as_u64() >= Some(1), "{instances}");
+    assert_eq!(router.get(&client, "/instances/i-us").await?["registration"]["id"], "i-us");
+    assert_eq!(router.get(&client, "/instances/i-gone").await?["status"], 404);
     assert_eq!(router.get(&client, "/instances?region=eu-west-1").await?, json!([]));
     assert_eq!(router.get(&client, "/instances?pool=none").await?, json!([]));
 

@@ -1,0 +1,107 @@
+//! `GET /instances`: what is registered, with what this router knows of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use mrgc_fleet::{
+    model::{RegionId, Standing},
+    snapshot::Level,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Context, api::Answer};
+use crate::{
+    flight::{FleetView, Slot},
+    problem::Refusal,
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Wanted {
+    region: Option<String>,
+    pool: Option<String>,
+}
+
+impl Wanted {
+    fn is(&self, standing: &Standing) -> bool {
+        let registration = &standing.registration;
+        self.region.as_deref().is_none_or(|region| registration.region.as_str() == region)
+            && self.pool.as_deref().is_none_or(|pool| registration.pool.as_str() == pool)
+    }
+}
+
+/// An instance with what this router knows of it.
+#[derive(Debug, Serialize)]
+pub(super) struct InstanceStatus {
+    #[serde(flatten)]
+    standing: Standing,
+    /// Whether it gets requests from this router, as far as the state tells.
+    ready: bool,
+    /// The router's own counts; `None` for instances of other regions.
+    in_flight: Option<u32>,
+    requests: Option<u64>,
+    ejected: Option<bool>,
+}
+
+impl InstanceStatus {
+    fn new(standing: &Standing, known: Option<&Known<'_>>, home: &RegionId, now_ms: u64) -> Self {
+        let here = known.filter(|_| standing.registration.region == *home);
+        let live = here.map(|known| known.slot.live(now_ms));
+        Self {
+            ready: known.is_some_and(|known| known.ready),
+            in_flight: live.map(|live| live.in_flight),
+            requests: here.map(|known| known.slot.sent()),
+            ejected: live.map(|live| live.masked),
+            standing: standing.clone(),
+        }
+    }
+}
+
+/// A candidate, as the routing knows it.
+struct Known<'a> {
+    ready: bool,
+    slot: &'a Slot,
+}
+
+fn candidates(fleet: &FleetView) -> impl Iterator<Item = (&str, Known<'_>)> {
+    let views = fleet.snapshot.views().filter(|view| view.key.level == Level::Instance);
+    views.flat_map(|view| {
+        let slots = fleet.slots(view);
+        view.candidates
+            .iter()
+            .zip(slots)
+            .map(|(candidate, slot)| (&*candidate.id, Known { ready: candidate.ready, slot }))
+    })
+}
+
+pub(super) async fn list(
+    State(context): State<Arc<Context>>,
+    Query(wanted): Query<Wanted>,
+) -> Json<Vec<InstanceStatus>> {
+    let fleet = context.conductor.fleet();
+    let (home, now_ms) = (&fleet.snapshot.home, context.clock.now_ms());
+    let known: BTreeMap<_, _> = candidates(&fleet).collect();
+    let status = |standing: &Standing| {
+        let known = known.get(standing.registration.id.as_str());
+        InstanceStatus::new(standing, known, home, now_ms)
+    };
+    let all = fleet.snapshot.instances.iter().filter(|standing| wanted.is(standing));
+    Json(all.map(status).collect())
+}
+
+pub(super) async fn one(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+) -> Answer<InstanceStatus> {
+    let fleet = context.conductor.fleet();
+    let mut instances = fleet.snapshot.instances.iter();
+    let Some(standing) = instances.find(|standing| standing.registration.id.as_str() == id) else {
+        return Err(Refusal::NotFound { what: "instance", name: id }.into());
+    };
+    let known = candidates(&fleet).find(|(name, _)| *name == id).map(|(_, known)| known);
+    let (home, now_ms) = (&fleet.snapshot.home, context.clock.now_ms());
+    Ok(Json(InstanceStatus::new(standing, known.as_ref(), home, now_ms)))
+}
