@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     health::Checks,
-    signals::{Enclaves, Host},
+    signals::{Enclaves, Heartbeats, Host},
     state::Snapshot,
 };
 
@@ -33,6 +33,7 @@ pub struct Answer<'a> {
     pub gpu: Option<&'a [Gpu]>,
     pub enclave: Option<&'a Enclaves>,
     pub host: Option<&'a Host>,
+    pub heartbeats: &'a Heartbeats,
     pub checks: &'a Checks,
 }
 
@@ -82,6 +83,7 @@ impl<'a> Answer<'a> {
             gpu: signals.gpu.value.as_deref(),
             enclave: signals.enclave.value.as_ref(),
             host: signals.host.value.as_ref(),
+            heartbeats: &signals.store.heartbeats,
             checks: &assessment.checks,
         }
     }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mrgc_fleet::model::{Framework, InstanceId, PoolId, RegionId, Registration, Timestamp};
+use mrgc_fleet::model::{Framework, InstanceId, PoolId, RegionId, Registration, Timestamp, Writer};
 use mrgc_settings::Problems;
 use mrgc_store::StoreConfig;
 use serde::Deserialize;
@@ -36,7 +36,7 @@ pub struct Config {
     pub inference: Option<Inference>,
     pub gpu: Gpu,
     pub enclave: Enclave,
-    pub heartbeat_interval: Duration,
+    pub heartbeat: Heartbeat,
     pub drain: DrainLimits,
     pub store: StoreConfig,
     pub log: Log,
@@ -48,6 +48,9 @@ pub struct Instance {
     pub id: InstanceId,
     pub region: RegionId,
     pub zone: Option<String>,
+    pub subnet_id: Option<String>,
+    pub subnet_cidr: Option<String>,
+    pub ami_id: Option<String>,
     pub pool: PoolId,
     /// `host:port` of the inference server, as the router reaches it.
     pub address: String,
@@ -91,6 +94,26 @@ pub struct Enclave {
     pub required: bool,
     pub interval: Duration,
     pub timeout: Duration,
+}
+
+/// How often heartbeats are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub mode: HeartbeatMode,
+    /// Between two heartbeats, or two looks at whether one is worth writing.
+    pub interval: Duration,
+    /// The longest silence, where nothing changes or the store throttles.
+    pub max_interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeartbeatMode {
+    /// One every interval.
+    Fixed,
+    /// One where it says something new, and at least one every `max_interval`.
+    #[default]
+    Adaptive,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -150,6 +173,11 @@ impl Config {
     }
 }
 
+/// What tells this agent from another that was given the same id.
+fn this_process() -> Writer {
+    Writer { id: format!("{:016x}", fastrand::u64(..)), host: sysinfo::System::host_name().ok() }
+}
+
 fn read_file(path: &Path) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let bytes = fs::metadata(path).map_err(failed)?.len();
@@ -167,12 +195,11 @@ impl Instance {
             format!("{host}:{port}")
         });
         Registration {
-            id: self.id.clone(),
-            region: self.region.clone(),
-            pool: self.pool.clone(),
-            address: self.address.clone(),
             health_address,
             zone: self.zone.clone(),
+            subnet_id: self.subnet_id.clone(),
+            subnet_cidr: self.subnet_cidr.clone(),
+            ami_id: self.ami_id.clone(),
             provider: self.provider.clone(),
             instance_type: self.instance_type.clone(),
             slots: self.slots,
@@ -180,7 +207,13 @@ impl Instance {
             frameworks: self.frameworks.clone(),
             metadata: self.metadata.clone(),
             registered_at: at,
-            generation: 0,
+            writer: Some(this_process()),
+            ..Registration::new(
+                self.id.clone(),
+                self.region.clone(),
+                self.pool.clone(),
+                self.address.clone(),
+            )
         }
     }
 }

@@ -8,12 +8,17 @@
 //!   └──draining, or drained: never joined ──► end
 //! ```
 //!
-//! A heartbeat is due every interval, and at once when the lifecycle or the health changes. Its sequence is
-//! raised for each attempt, since an attempt that failed here may have been written all the same.
+//! When a heartbeat is due is `pace`'s to say; it is written at once when the lifecycle or the health changes.
+//! Its sequence is raised for each attempt, since an attempt that failed here may have been written all the
+//! same.
+//!
+//! While the store cannot be reached nothing is kept but the latest snapshot, and the attempts come after
+//! waits of full jitter, the longest an interval: agents that lost the store together find it again spread
+//! over an interval. While it throttles, the interval itself grows.
 
 use std::{sync::Arc, time::Duration};
 
-use mrgc_fleet::model::{Health, Lifecycle, Registration};
+use mrgc_fleet::model::{Health, Lifecycle, Registration, Report};
 use mrgc_store::{Store, StoreConfig, StoreError};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -22,6 +27,9 @@ use tokio::{
 
 use crate::{
     backoff::Backoff,
+    config,
+    pace::Pace,
+    signals::Heartbeats,
     state::{Event, Snapshot, StoreEvent},
 };
 
@@ -40,7 +48,7 @@ pub(crate) const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// All that the task needs.
 pub(crate) struct Heart {
     pub(crate) store: StoreConfig,
-    pub(crate) interval: Duration,
+    pub(crate) pace: config::Heartbeat,
     pub(crate) registration: Registration,
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(crate) events: mpsc::Sender<Event>,
@@ -118,51 +126,48 @@ impl Heart {
     }
 
     async fn beat(&mut self, joined: &Joined) -> End {
-        let generation = joined.registration.generation;
-        let backoff = Backoff { base: BACKOFF_BASE, cap: self.interval };
-        let mut sequence = 0;
-        let mut failures = 0;
-        // The first is due as soon as the control loop knows of the registration; those that follow begin
-        // anywhere within an interval, so that instances that started together do not beat together.
-        let mut due = Instant::now();
-        let mut pause = self.interval.mul_f64(fastrand::f64());
-        let mut told = None;
+        let mut beats = Beats::new(self.pace);
         loop {
-            if self.wait_until(due, told, generation).await {
-                return End::Drained;
-            }
+            let generation = joined.registration.generation;
+            let wake = self.wait_until(beats.due, beats.told, generation).await;
             let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-            sequence += 1;
-            told = Some(Told { at: Instant::now(), facts: facts(&snapshot) });
-            match joined.store.report(&snapshot.report(generation, sequence)).await {
-                Ok(()) => {
-                    if failures > 0 {
-                        tracing::info!(sequence, failures, "the store takes heartbeats again");
-                    }
-                    failures = 0;
-                    due = Instant::now() + pause;
-                    pause = self.interval;
-                    self.tell(StoreEvent::Written { sequence }).await;
+            match wake {
+                Wake::Drained => return End::Drained,
+                Wake::Due if beats.skip(&snapshot) => {
+                    self.tell(StoreEvent::Counted(beats.counted(&joined.store))).await;
+                    continue;
                 }
-                Err(error @ StoreError::Fenced { .. }) => {
-                    tracing::error!(%error, "fenced: another agent has registered this id; this one writes no more");
+                Wake::Due | Wake::Changed => {}
+            }
+            let report = beats.next(&snapshot, generation);
+            let sequence = report.sequence;
+            let event = match joined.store.report(&report).await {
+                Ok(()) => {
+                    beats.written(report);
+                    StoreEvent::Written { sequence }
+                }
+                Err(
+                    error @ (StoreError::Fenced { .. }
+                    // Somebody removed the instance: only an agent that starts anew may bring it back.
+                    | StoreError::IllegalTransition { from: Lifecycle::Terminated, .. }),
+                ) => {
+                    tracing::error!(%error, "fenced: this agent writes no more");
                     self.tell(StoreEvent::Fenced { reason: error.to_string() }).await;
                     return End::Fenced;
                 }
                 Err(error) => {
-                    failures += 1;
-                    let wait = backoff.wait(failures, fastrand::f64());
-                    warn_failed("heartbeat", &error, failures, wait);
-                    due = Instant::now() + wait;
+                    beats.failed(&error);
                     let reason = format!("heartbeat {sequence} not written: {error}");
-                    self.tell(StoreEvent::Failed { sequence: Some(sequence), reason }).await;
+                    StoreEvent::Failed { sequence: Some(sequence), reason }
                 }
-            }
+            };
+            self.tell(StoreEvent::Counted(beats.counted(&joined.store))).await;
+            self.tell(event).await;
         }
     }
 
-    /// Waits until a heartbeat is due or something is worth telling at once; true when the drain is over.
-    async fn wait_until(&mut self, due: Instant, told: Option<Told>, generation: u64) -> bool {
+    /// Waits until a heartbeat is due, something is worth telling at once, or the drain is over.
+    async fn wait_until(&mut self, due: Instant, told: Option<Told>, generation: u64) -> Wake {
         let Self { snapshots, drained, .. } = self;
         // A report from before the control loop knew the generation would say "registering".
         let known = |s: &Arc<Snapshot>| s.signals.store.generation == Some(generation);
@@ -177,15 +182,114 @@ impl Heart {
         };
         tokio::select! {
             biased;
-            _ = drained => true,
-            () = change => false,
-            () = time::sleep_until(due), if told.is_some() => false,
+            _ = drained => Wake::Drained,
+            () = change => Wake::Changed,
+            () = time::sleep_until(due), if told.is_some() => Wake::Due,
         }
     }
 
     async fn tell(&self, event: StoreEvent) {
         // Where the control loop has ended there is nobody to tell.
         let _ = self.events.send(Event::Store(event)).await;
+    }
+}
+
+/// Why a wait for the next heartbeat ended.
+enum Wake {
+    Due,
+    Changed,
+    Drained,
+}
+
+/// The heartbeats of one registration: what was written, what failed, and when the next is due.
+struct Beats {
+    pace: Pace,
+    /// The first is due as soon as the control loop knows of the registration.
+    due: Instant,
+    told: Option<Told>,
+    /// What the store holds, as far as this agent knows, and since when; `None` after a failure.
+    held: Option<(Instant, Report)>,
+    sequence: u64,
+    /// In a row.
+    failures: u32,
+    counts: Heartbeats,
+}
+
+impl Beats {
+    fn new(config: config::Heartbeat) -> Self {
+        Self {
+            pace: Pace::new(config),
+            due: Instant::now(),
+            told: None,
+            held: None,
+            sequence: 0,
+            failures: 0,
+            counts: Heartbeats::default(),
+        }
+    }
+
+    /// Whether there is nothing to write yet; then the next look is set.
+    fn skip(&mut self, snapshot: &Snapshot) -> bool {
+        let Some((at, held)) = &self.held else { return false };
+        let silent = at.elapsed();
+        let next = snapshot.report(held.generation, held.sequence);
+        if self.pace.is_due(held, &next, silent) {
+            return false;
+        }
+        self.counts.skipped += 1;
+        self.due = *at + silent + self.pace.next_look(silent);
+        true
+    }
+
+    /// The report of the next attempt.
+    fn next(&mut self, snapshot: &Snapshot, generation: u64) -> Report {
+        self.sequence += 1;
+        self.told = Some(Told { at: Instant::now(), facts: facts(snapshot) });
+        let promise = u32::try_from(self.pace.promise().as_millis()).unwrap_or(u32::MAX);
+        Report { next_within_ms: Some(promise), ..snapshot.report(generation, self.sequence) }
+    }
+
+    fn written(&mut self, report: Report) {
+        if self.failures > 0 {
+            let (sequence, failures) = (report.sequence, self.failures);
+            tracing::info!(sequence, failures, "the store takes heartbeats again");
+        }
+        self.pace.succeeded();
+        // The second comes anywhere within an interval after the first, so that instances that started
+        // together do not beat together.
+        let is_first = self.counts.written == 0;
+        let share = if is_first { fastrand::f64() } else { 1.0 };
+        let now = Instant::now();
+        self.due = now + self.pace.interval().mul_f64(share);
+        self.failures = 0;
+        self.counts.written += 1;
+        self.held = Some((now, report));
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        self.failures += 1;
+        self.counts.failed += 1;
+        self.held = None;
+        let wait = if matches!(error, StoreError::Throttled { .. }) {
+            self.counts.throttled += 1;
+            self.pace.throttled();
+            self.pace.wait_after_throttle(fastrand::f64())
+        } else {
+            let backoff = Backoff { base: BACKOFF_BASE, cap: self.pace.interval() };
+            backoff.wait(self.failures, fastrand::f64())
+        };
+        warn_failed("heartbeat", error, self.failures, wait);
+        self.due = Instant::now() + wait;
+    }
+
+    fn counted(&self, store: &Store) -> Heartbeats {
+        let calls = store.counts();
+        Heartbeats {
+            interval_ms: u64::try_from(self.pace.interval().as_millis()).unwrap_or(u64::MAX),
+            throttled_answers: calls.throttled,
+            retried_calls: calls.retried,
+            ..self.counts
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 //!  enclave ─┘
 //! ```
 //!
-//! `signals`, `health`, `lifecycle`, `state` and `answer` are pure: what comes in decides what goes out. The others
+//! `signals`, `health`, `lifecycle`, `pace`, `state`, `answer` and `metrics` are pure: what comes in decides what goes out. The others
 //! ask the machine, and [`run()`] ties them together.
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,8 @@ mod heartbeat;
 mod host;
 mod inference;
 pub mod lifecycle;
+mod metrics;
+mod pace;
 mod run;
 mod server;
 pub mod signals;

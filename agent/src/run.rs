@@ -80,7 +80,7 @@ pub async fn run(
     hearts.spawn(
         Heart {
             store: config.store,
-            interval: config.heartbeat_interval,
+            pace: config.heartbeat,
             registration,
             snapshots,
             events,

@@ -1,4 +1,4 @@
-//! The agent's face: `GET /health` out of the latest snapshot, and `GET /livez`.
+//! The agent's face: `GET /health` and `GET /metrics` out of the latest snapshot, and `GET /livez`.
 
 use std::{
     sync::{
@@ -28,7 +28,7 @@ use tokio::{
     time,
 };
 
-use crate::{answer::Answer, state::Snapshot};
+use crate::{answer::Answer, metrics, state::Snapshot};
 
 /// Probers and people, many times over.
 const MAX_CONNECTIONS: usize = 256;
@@ -48,6 +48,7 @@ pub(crate) async fn serve(listener: TcpListener, snapshots: Snapshots) {
     let router = Router::new()
         .route("/health", get(health))
         .route("/livez", get(livez))
+        .route("/metrics", get(metrics))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(snapshots);
@@ -103,8 +104,14 @@ async fn livez() -> Response {
     answer(StatusCode::OK, "application/json", br#"{"status":"alive"}"#.to_vec())
 }
 
+async fn metrics(State(snapshots): State<Snapshots>) -> Response {
+    let snapshot = Arc::clone(&snapshots.borrow());
+    answer(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(&snapshot).into_bytes())
+}
+
 async fn not_found(uri: Uri) -> Response {
-    let detail = format!("there is nothing at {}; there are /health and /livez", uri.path());
+    let detail =
+        format!("there is nothing at {}; there are /health, /livez and /metrics", uri.path());
     problem(StatusCode::NOT_FOUND, &detail)
 }
 

@@ -170,6 +170,24 @@ pub struct StoreLink {
     /// Another agent has registered the same id: this one writes no more.
     pub fenced: bool,
     pub check: Check,
+    pub heartbeats: Heartbeats,
+}
+
+/// The heartbeats of this agent's registration, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Heartbeats {
+    /// Between two at present: longer than configured while the store throttles; 0 before the first.
+    pub interval_ms: u64,
+    pub written: u64,
+    /// Nothing had changed enough.
+    pub skipped: u64,
+    pub failed: u64,
+    /// Of the failed ones, those that the store throttled in every attempt.
+    pub throttled: u64,
+    /// Throttled answers to any call, also where a retry succeeded.
+    pub throttled_answers: u64,
+    /// Attempts at any call after its first.
+    pub retried_calls: u64,
 }
 
 /// All that health is judged by.
@@ -196,6 +214,7 @@ impl Signals {
                 sequence: None,
                 fenced: false,
                 check: Check::missing("not registered yet"),
+                heartbeats: Heartbeats::default(),
             },
         }
     }

@@ -7,7 +7,7 @@ use mrgc_fleet::model::{EnclaveState, Gpu, Health, Lifecycle, Registration, Repo
 use crate::{
     health::{Assessment, Requirements, assess},
     lifecycle::{DrainLimits, Drained, InFlight, Life},
-    signals::{Check, Enclaves, Host, Inference, Load, Reading, Signals},
+    signals::{Check, Enclaves, Heartbeats, Host, Inference, Load, Reading, Signals},
 };
 
 /// The models' names take at most this much of a report, so that a heartbeat stays one write unit.
@@ -38,12 +38,14 @@ pub enum StoreEvent {
     Written {
         sequence: u64,
     },
+    /// How many heartbeats there were so far, whatever came of them.
+    Counted(Heartbeats),
     /// A registration or a heartbeat was not written; it is tried again.
     Failed {
         sequence: Option<u64>,
         reason: String,
     },
-    /// Another agent has registered the same id.
+    /// Another agent has registered the same id, or somebody removed the instance.
     Fenced {
         reason: String,
     },
@@ -121,6 +123,7 @@ impl State {
                 link.sequence = Some(sequence);
                 link.check = Check::ok();
             }
+            StoreEvent::Counted(heartbeats) => link.heartbeats = heartbeats,
             StoreEvent::Failed { sequence, reason } => {
                 link.sequence = sequence.or(link.sequence);
                 link.check = Check::degraded(reason);
@@ -184,10 +187,6 @@ impl Snapshot {
         let gpus = self.signals.gpu.value.as_deref().unwrap_or_default();
         let running = self.signals.enclave.value.as_ref().is_some_and(|e| e.running > 0);
         Report {
-            id: self.registration.id.clone(),
-            region: self.registration.region.clone(),
-            generation,
-            sequence,
             at: self.at,
             lifecycle: self.lifecycle,
             health: self.assessment.health,
@@ -200,6 +199,12 @@ impl Snapshot {
             enclave: if running { EnclaveState::Running } else { EnclaveState::Absent },
             gpu_utilization: mean_utilization(gpus),
             gpu_memory_free_bytes: memory_free(gpus),
+            ..Report::new(
+                self.registration.id.clone(),
+                self.registration.region.clone(),
+                generation,
+                sequence,
+            )
         }
     }
 }

@@ -13,6 +13,8 @@
 #![forbid(unsafe_code)]
 
 pub mod guard;
+pub mod histogram;
+pub mod lease;
 pub mod model;
 pub mod routing;
 pub mod snapshot;

@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub regions: Vec<Region>,
     /// Every known instance, for people.
     #[serde(skip)]
-    pub instances: Vec<Standing>,
+    pub instances: Vec<Arc<Standing>>,
     #[serde(serialize_with = "as_list")]
     views: BTreeMap<ViewKey, Arc<View>>,
     /// Which pools serve a model, by its name.
@@ -102,7 +102,7 @@ pub struct View {
     pub candidates: Vec<Candidate>,
 }
 
-/// A place a request may go: a region, or an instance. What was not measured is `None`.
+/// A place a request may go: a region, or an instance. What was not measured is `None`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Candidate {
     pub id: Arc<str>,
@@ -113,8 +113,8 @@ pub struct Candidate {
     pub address: Arc<str>,
     /// Whether it takes new requests, as far as the state tells: available, fresh and not unhealthy.
     pub ready: bool,
-    pub zone: Option<String>,
-    pub provider: Option<String>,
+    pub zone: Option<Arc<str>>,
+    pub provider: Option<Arc<str>>,
     pub location: Option<Location>,
     pub health: Health,
     /// 0 to 100.
@@ -137,8 +137,8 @@ pub struct Candidate {
     pub carbon_intensity: Option<f64>,
     /// A region's is the best of its instances'.
     pub enclave: EnclaveState,
-    pub frameworks: Vec<Framework>,
-    pub models: Vec<String>,
+    pub frameworks: Arc<[Framework]>,
+    pub models: Arc<[String]>,
     pub instances: u32,
     pub healthy_instances: u32,
 }

@@ -1,6 +1,6 @@
 //! A fleet for tests, in as few words as a case needs: what is not said is ordinary and ready.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{prelude::*, sample::subsequence};
 
@@ -23,7 +23,7 @@ pub(crate) fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
     value
 }
 
-pub(crate) fn names<T: From<&'static str>>(names: &[&'static str]) -> Vec<T> {
+pub(crate) fn names<T: From<&'static str>, C: FromIterator<T>>(names: &[&'static str]) -> C {
     names.iter().map(|name| T::from(name)).collect()
 }
 
@@ -43,54 +43,36 @@ pub(crate) fn region(id: &str) -> Region {
     }
 }
 
+impl Member {
+    pub(crate) fn standing_mut(&mut self) -> &mut Standing {
+        Arc::make_mut(&mut self.standing)
+    }
+}
+
 /// An available, healthy, fresh instance that measured nothing.
 pub(crate) fn member(id: &str, region: &str) -> Member {
     let registration = Registration {
-        id: id.into(),
-        region: region.into(),
-        pool: POOL.into(),
-        address: format!("{id}.test:8000"),
         health_address: format!("{id}.test:8080"),
-        zone: None,
-        provider: None,
-        instance_type: None,
-        slots: None,
-        cost_per_hour: None,
-        frameworks: Vec::new(),
-        metadata: BTreeMap::new(),
-        registered_at: Timestamp(0),
         generation: 2,
+        ..Registration::new(id, region, POOL, format!("{id}.test:8000"))
     };
     let report = Report {
-        id: id.into(),
-        region: region.into(),
-        generation: 2,
-        sequence: 7,
-        at: Timestamp(0),
         lifecycle: Lifecycle::Available,
         health: Health::Healthy,
-        reason: None,
-        queue_depth: None,
-        running: None,
-        avg_latency_ms: None,
-        time_to_first_token_ms: None,
-        models: Vec::new(),
-        enclave: EnclaveState::Absent,
-        gpu_utilization: None,
-        gpu_memory_free_bytes: None,
+        ..Report::new(id, region, 2, 7)
     };
-    Member { standing: Standing { registration, report: Some(report) }, fresh: true }
+    Member { standing: Standing::new(registration, Some(report)).into(), fresh: true }
 }
 
 /// A member with a change to what it registered.
 pub(crate) fn registered(id: &str, region: &str, change: impl FnOnce(&mut Registration)) -> Member {
-    with(member(id, region), |member| change(&mut member.standing.registration))
+    with(member(id, region), |member| change(&mut member.standing_mut().registration))
 }
 
 /// A member with a change to what it reported.
 pub(crate) fn reporting(id: &str, region: &str, change: impl FnOnce(&mut Report)) -> Member {
     with(member(id, region), |member| {
-        if let Some(report) = &mut member.standing.report {
+        if let Some(report) = &mut member.standing_mut().report {
             change(report);
         }
     })
@@ -128,8 +110,8 @@ pub(crate) fn candidate(id: &str) -> Candidate {
         cost_per_hour: None,
         carbon_intensity: None,
         enclave: EnclaveState::Absent,
-        frameworks: Vec::new(),
-        models: Vec::new(),
+        frameworks: Arc::default(),
+        models: Arc::default(),
         instances: 1,
         healthy_instances: 1,
     }
@@ -194,8 +176,8 @@ pub(crate) fn some_candidates(most: usize) -> impl Strategy<Value = Vec<Candidat
             Candidate {
                 ready,
                 region: RegionId::from(region),
-                frameworks,
-                models,
+                frameworks: frameworks.into(),
+                models: models.into(),
                 enclave,
                 health,
                 health_score: health.score(),

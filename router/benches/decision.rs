@@ -109,7 +109,7 @@ fn fleet(size: usize) -> Result<FleetView> {
             "running": i % 8, "avg_latency_ms": 100.0 + (i % 50) as f64, "models": ["llama"],
         });
         let report: Report = serde_json::from_value(report)?;
-        Ok(Member { standing: Standing { registration, report: Some(report) }, fresh: true })
+        Ok(Member { standing: Standing::new(registration, Some(report)).into(), fresh: true })
     };
     let members = (0..size).map(member).collect::<Result<_>>()?;
     let mut builder = Builder::new("us-east-1".into());

@@ -30,6 +30,7 @@ pub struct Config {
     pub health_check: HealthCheck,
     /// Left out: a static fleet, from `regions` and `instances`.
     pub store: Option<StoreConfig>,
+    pub follow: Follow,
     pub state: State,
     pub policies: Policies,
     pub peers: Peers,
@@ -168,6 +169,28 @@ impl Default for HealthCheck {
     }
 }
 
+/// How the state is followed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Follow {
+    /// Between two looks at the heartbeats. Each reads the region's reports, so a longer one costs less.
+    pub interval_seconds: f64,
+    /// Between two looks at the registrations of instances that do not report.
+    pub registrations_interval_seconds: f64,
+}
+
+impl Default for Follow {
+    fn default() -> Self {
+        Self { interval_seconds: 1.0, registrations_interval_seconds: 15.0 }
+    }
+}
+
+impl Follow {
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs_f64(self.interval_seconds)
+    }
+}
+
 /// The embedded state engine (role `state`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -253,20 +276,15 @@ pub struct StaticInstance {
 impl StaticInstance {
     pub fn registration(&self) -> Registration {
         Registration {
-            id: self.id.as_str().into(),
-            region: self.region.clone(),
-            pool: self.pool.clone(),
-            address: self.address.clone(),
-            health_address: String::new(),
-            zone: None,
-            provider: None,
-            instance_type: None,
             slots: self.slots,
             cost_per_hour: self.cost_per_hour,
             frameworks: self.frameworks.clone(),
-            metadata: Default::default(),
-            registered_at: Default::default(),
-            generation: 0,
+            ..Registration::new(
+                self.id.as_str(),
+                self.region.clone(),
+                self.pool.clone(),
+                self.address.clone(),
+            )
         }
     }
 }

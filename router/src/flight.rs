@@ -119,7 +119,7 @@ impl FleetView {
 /// Every candidate's slot, so that a new snapshot goes on with the counts of the one before.
 #[derive(Debug, Default)]
 pub struct SlotTable {
-    slots: HashMap<(Level, String), Arc<Slot>>,
+    slots: HashMap<(Level, Arc<str>), Arc<Slot>>,
 }
 
 impl SlotTable {
@@ -136,9 +136,8 @@ impl SlotTable {
     }
 
     fn slot(&mut self, candidate: &Candidate) -> Arc<Slot> {
-        let id = candidate.id.to_string();
         let new = || Arc::new(Slot::new(&candidate.id));
-        self.slots.entry((candidate.level, id)).or_insert_with(new).clone()
+        self.slots.entry((candidate.level, candidate.id.clone())).or_insert_with(new).clone()
     }
 }
 

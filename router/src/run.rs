@@ -18,7 +18,7 @@ use crate::{
     flight::Clock,
     health::{Check, HealthBoard},
     policies::{Conductor, RouteTable, Version, catalog},
-    sync::{self, Composer, State},
+    sync::{self, Composer, Followers, State},
     watch::{self as sightings, Sightings},
 };
 
@@ -100,8 +100,9 @@ async fn start_proxy(
     let sightings = Sightings::default();
     let engine = Engine::new(config.policies.limits())?;
     let store = connect(&config, &health).await?;
-    let mut composer = composer(&config, &sightings);
-    let snapshot = composer.compose(first_state(&config, store.as_ref(), &health).await?);
+    let mut followers = store.clone().map(|store| Followers::new(store, config.follow));
+    let mut composer = Composer::new(&config, sightings.clone());
+    let snapshot = composer.compose(first_state(&config, followers.as_mut(), &health).await?);
     health.set("fleet", sync::fleet_check(&snapshot));
 
     let threads = config.threads();
@@ -149,9 +150,9 @@ async fn start_proxy(
     let ping_every = Duration::from_secs_f64(checks.ping_interval_seconds);
     tokio::spawn(sightings::ping(conductor.clone(), sightings.clone(), ping_every, client.clone()));
     tokio::spawn(sightings::probe(conductor.clone(), sightings, checks, client));
-    match store {
-        Some(store) => {
-            tokio::spawn(sync::follow(store, composer, conductor, uploads, health.clone()));
+    match followers {
+        Some(followers) => {
+            tokio::spawn(sync::follow(followers, composer, conductor, uploads, health.clone()));
         }
         None => {
             tokio::spawn(sync::refresh_static(
@@ -164,15 +165,6 @@ async fn start_proxy(
         }
     }
     Ok((Proxy { context, health }, control))
-}
-
-/// Freshness is what a store's reports have; what a configuration lists does not go stale.
-fn composer(config: &Config, sightings: &Sightings) -> Composer {
-    let stale_after = match config.store {
-        Some(_) => Duration::from_secs_f64(config.health_check.stale_after_seconds),
-        None => Duration::MAX,
-    };
-    Composer::new(config.home(), stale_after, sightings.clone())
 }
 
 /// The store, if one is configured. That its tables do not fit is an error; that it is away is not.
@@ -194,15 +186,15 @@ async fn connect(config: &Config, health: &HealthBoard) -> Result<Option<Store>>
 
 async fn first_state(
     config: &Config,
-    store: Option<&Store>,
+    followers: Option<&mut Followers>,
     health: &HealthBoard,
 ) -> Result<State> {
-    let Some(store) = store else { return Ok(sync::static_state(config)) };
+    let Some(followers) = followers else { return Ok(sync::static_state(config)) };
     let read = async {
         for region in &config.regions {
-            store.put_region(region).await?;
+            followers.store().put_region(region).await?;
         }
-        State::read(store).await
+        followers.refresh().await
     };
     match read.await {
         Ok(state) => Ok(state),

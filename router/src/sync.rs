@@ -1,84 +1,87 @@
 //! Following the shared state: what is registered and reported becomes snapshots, what is uploaded
 //! becomes versions. A store that is silent empties nothing: the last snapshot stays.
 
+mod freshness;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use mrgc_fleet::{
-    model::{InstanceId, Region, RegionId, Standing, Timestamp},
+    model::{Region, RegionId, Standing, Timestamp},
     snapshot::{Builder, Member, Snapshot},
 };
-use mrgc_store::{Store, StoreError};
+use mrgc_store::{Follower, FollowerConfig, Store, StoreError};
 use tokio::task::JoinSet;
 
 use crate::{
-    config::Config,
+    config::{Config, Follow},
     control::Uploads,
     health::{Check, HealthBoard},
     policies::Handle,
     watch::Sightings,
 };
+use freshness::Freshness;
 
-/// Between two looks at the store.
-const INTERVAL: Duration = Duration::from_secs(1);
 /// Longest pause while the store is away; the pause is drawn at random below it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What is read of the store in one go.
+/// The fleet's state as it was read last.
 #[derive(Debug, Default)]
 pub struct State {
     pub regions: Vec<Region>,
-    pub standings: Vec<Standing>,
+    /// One that did not change is the same allocation as before.
+    pub standings: Vec<Arc<Standing>>,
 }
 
-impl State {
-    /// Reads all regions and their instances, regions in parallel.
-    pub async fn read(store: &Store) -> Result<Self, StoreError> {
-        let regions = store.regions().await?;
-        let mut lists = JoinSet::new();
-        for region in &regions {
-            let (store, id) = (store.clone(), region.id.clone());
-            lists.spawn(async move { store.instances(&id).await });
-        }
-        let mut standings = Vec::new();
-        while let Some(list) = lists.join_next().await {
-            // A panic in a reader would have ended the process.
-            standings.extend(list.unwrap_or_else(|_| Ok(Vec::new()))?);
-        }
-        Ok(Self { regions, standings })
-    }
-}
-
-/// Judges freshness by this router's clock and the change of sequence, never by another's clock.
+/// Every region's follower.
 #[derive(Debug)]
-pub struct Freshness {
-    stale_after: Duration,
-    seen: HashMap<InstanceId, (u64, u64, Instant)>,
+pub struct Followers {
+    store: Store,
+    config: Follow,
+    by_region: BTreeMap<RegionId, Follower>,
 }
 
-impl Freshness {
-    pub fn new(stale_after: Duration) -> Self {
-        Self { stale_after, seen: HashMap::new() }
+impl Followers {
+    /// Nothing is read before the first refresh.
+    pub fn new(store: Store, config: Follow) -> Self {
+        Self { store, config, by_region: BTreeMap::new() }
     }
 
-    /// Whether the instance's reports still come. The first sight of one counts as fresh.
-    fn look(&mut self, standing: &Standing, now: Instant) -> bool {
-        let Some(report) = &standing.report else { return false };
-        let entry = self.seen.entry(report.id.clone()).or_insert((0, 0, now));
-        if (entry.0, entry.1) != (report.generation, report.sequence) {
-            *entry = (report.generation, report.sequence, now);
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Reads what is new of all regions, in parallel.
+    pub async fn refresh(&mut self) -> Result<State, StoreError> {
+        let registrations_every =
+            Duration::from_secs_f64(self.config.registrations_interval_seconds);
+        let config = FollowerConfig { registrations_every };
+        let regions = self.store.regions().await?;
+        let mut before = std::mem::take(&mut self.by_region);
+        let mut refreshing = JoinSet::new();
+        for region in &regions {
+            let new = || Follower::new(self.store.clone(), region.id.clone(), config);
+            let mut follower = before.remove(&region.id).unwrap_or_else(new);
+            refreshing.spawn(async move {
+                let refreshed = follower.refresh().await;
+                (follower, refreshed)
+            });
         }
-        now.duration_since(entry.2) < self.stale_after
-    }
-
-    fn forget_gone(&mut self, standings: &[Standing]) {
-        if self.seen.len() > 2 * standings.len() + 64 {
-            let known: std::collections::HashSet<_> =
-                standings.iter().map(|s| &s.registration.id).collect();
-            self.seen.retain(|id, _| known.contains(id));
+        let mut failed = None;
+        // A panic in a follower would have ended the process.
+        while let Some(Ok((follower, refreshed))) = refreshing.join_next().await {
+            failed = failed.or(refreshed.err());
+            self.by_region.insert(follower.region().clone(), follower);
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                let standings = self.by_region.values().flat_map(Follower::standings);
+                Ok(State { regions, standings: standings.cloned().collect() })
+            }
         }
     }
 }
@@ -92,16 +95,23 @@ pub struct Composer {
 }
 
 impl Composer {
-    pub fn new(home: RegionId, stale_after: Duration, sightings: Sightings) -> Self {
-        Self { builder: Builder::new(home), freshness: Freshness::new(stale_after), sightings }
+    pub fn new(config: &Config, sightings: Sightings) -> Self {
+        // What a configuration lists does not go stale.
+        let stale_after = match config.store {
+            Some(_) => Duration::from_secs_f64(config.health_check.stale_after_seconds),
+            None => Duration::MAX,
+        };
+        let freshness = Freshness::new(stale_after, config.follow.interval());
+        Self { builder: Builder::new(config.home()), freshness, sightings }
     }
 
     pub fn compose(&mut self, state: State) -> Snapshot {
         let now = Instant::now();
-        self.freshness.forget_gone(&state.standings);
-        let member = |standing: Standing| {
-            let unhealthy = self.sightings.is_unhealthy(&standing.registration.id);
-            Member { fresh: self.freshness.look(&standing, now) && !unhealthy, standing }
+        self.freshness.look(&state.standings, now);
+        let unhealthy = self.sightings.unhealthy();
+        let member = |standing: Arc<Standing>| {
+            let fresh = self.freshness.is_fresh(&standing, now);
+            Member { fresh: fresh && !unhealthy.contains(&standing.registration.id), standing }
         };
         let members = state.standings.into_iter().map(member).collect();
         self.builder.build(wall_clock(), state.regions, members, &self.sightings.rtt_ms())
@@ -115,7 +125,7 @@ pub fn wall_clock() -> Timestamp {
 
 /// Follows the store, for ever.
 pub async fn follow(
-    store: Store,
+    mut followers: Followers,
     mut composer: Composer,
     conductor: Handle,
     uploads: Arc<Uploads>,
@@ -123,12 +133,12 @@ pub async fn follow(
 ) {
     let mut failures = 0u32;
     loop {
-        match State::read(&store).await {
+        match followers.refresh().await {
             Ok(state) => {
                 failures = 0;
                 health.set("store", Check::ok());
                 publish(&conductor, &health, composer.compose(state));
-                uploads.catch_up(&store).await;
+                uploads.catch_up(&followers.store).await;
             }
             Err(e) => {
                 failures = failures.saturating_add(1);
@@ -136,34 +146,37 @@ pub async fn follow(
                 health.set("store", Check::degraded(format!("the last snapshot stands: {e}")));
             }
         }
-        tokio::time::sleep(pause(failures)).await;
+        tokio::time::sleep(pause(followers.config.interval(), failures)).await;
     }
 }
 
 /// Full jitter, so that routers do not all come back at once.
-fn pause(failures: u32) -> Duration {
+fn pause(interval: Duration, failures: u32) -> Duration {
     if failures == 0 {
-        return INTERVAL;
+        return interval;
     }
-    let most = INTERVAL.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
-    INTERVAL.max(most.mul_f64(fastrand::f64()))
+    let most = interval.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
+    interval.max(most.mul_f64(fastrand::f64()))
 }
 
 /// Publishes a snapshot unless it says what the last one did.
 pub fn publish(conductor: &Handle, health: &HealthBoard, snapshot: Snapshot) {
     health.set("fleet", fleet_check(&snapshot));
     let current = conductor.fleet();
-    let same_views = {
-        let old: Vec<_> = current.snapshot.shared_views().collect();
-        let new: Vec<_> = snapshot.shared_views().collect();
-        old.len() == new.len() && old.iter().zip(&new).all(|(a, b)| Arc::ptr_eq(a, b))
-    };
-    if !same_views
-        || current.snapshot.regions != snapshot.regions
-        || current.snapshot.instances != snapshot.instances
-    {
+    let unchanged = same(current.snapshot.shared_views(), snapshot.shared_views())
+        && same(&current.snapshot.instances, &snapshot.instances)
+        && current.snapshot.regions == snapshot.regions;
+    if !unchanged {
         conductor.publish(snapshot);
     }
+}
+
+/// Whether all are the same allocations.
+fn same<'a, T: 'a>(
+    old: impl IntoIterator<Item = &'a Arc<T>>,
+    new: impl IntoIterator<Item = &'a Arc<T>>,
+) -> bool {
+    old.into_iter().map(Arc::as_ptr).eq(new.into_iter().map(Arc::as_ptr))
 }
 
 pub fn fleet_check(snapshot: &Snapshot) -> Check {
@@ -184,28 +197,21 @@ pub fn fleet_check(snapshot: &Snapshot) -> Check {
 
 /// The fleet of a router without a store: what its configuration lists.
 pub fn static_state(config: &Config) -> State {
-    use mrgc_fleet::model::{EnclaveState, Health, Lifecycle, Report};
+    use mrgc_fleet::model::{Health, Lifecycle, Report};
     let standing = |instance: &crate::config::StaticInstance| {
         let registration = instance.registration();
         let report = Report {
-            id: registration.id.clone(),
-            region: registration.region.clone(),
-            generation: registration.generation,
-            sequence: 1,
-            at: Timestamp::default(),
             lifecycle: Lifecycle::Available,
             health: Health::Healthy,
-            reason: None,
-            queue_depth: None,
-            running: None,
-            avg_latency_ms: None,
-            time_to_first_token_ms: None,
             models: instance.models.clone(),
-            enclave: EnclaveState::Absent,
-            gpu_utilization: None,
-            gpu_memory_free_bytes: None,
+            ..Report::new(
+                registration.id.clone(),
+                registration.region.clone(),
+                registration.generation,
+                1,
+            )
         };
-        Standing { registration, report: Some(report) }
+        Standing::new(registration, Some(report)).into()
     };
     State {
         regions: config.regions.clone(),

@@ -34,8 +34,9 @@ impl Sightings {
         self.lock().rtt_ms.clone()
     }
 
-    pub fn is_unhealthy(&self, instance: &InstanceId) -> bool {
-        self.lock().unhealthy.contains(instance)
+    /// Instances whose probes failed too often.
+    pub fn unhealthy(&self) -> BTreeSet<InstanceId> {
+        self.lock().unhealthy.clone()
     }
 
     /// Plain data: a panic elsewhere cannot leave it half-written.

@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, ffi::OsString, fmt};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 
 /// Problems beyond this many are not looked for: a file that wrong is another kind of file.
 const MAX_PROBLEMS: usize = 100;
@@ -117,6 +117,22 @@ impl Layers {
                 self.broken = true;
                 self.problems.extend(problems);
             }
+        }
+        self
+    }
+
+    /// Narrows a file to one of its tables, as in `store`: its keys are the keys from here on, and the rest of
+    /// the file is for somebody else.
+    pub fn section(mut self, name: &str) -> Self {
+        let Value::Table(entries) = &mut self.tree.value else { return self };
+        match entries.remove(name) {
+            Some(section) => self.tree = section,
+            None if self.broken => {}
+            None => self.problems.push(Problem {
+                origin: Origin::Unset,
+                key: name.to_owned(),
+                message: format!("is missing: the file has no [{name}]"),
+            }),
         }
         self
     }

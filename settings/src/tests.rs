@@ -165,3 +165,21 @@ fn problems_have_a_bound() {
     let text: String = (0..1000).map(|i| format!("unknown_{i} = 1\n")).collect();
     assert_eq!(read(&text, &[]).unwrap_err().list().len(), MAX_PROBLEMS);
 }
+
+#[test]
+fn a_section_stands_alone_and_keeps_its_lines() {
+    let read = |text: &str| {
+        let mut layers = Layers::new("TEST")
+            .file("test.toml", text)
+            .section("store")
+            .environment([("TEST__LISTEN".into(), "b".into())]);
+        let settings: Settings = layers.read();
+        layers.finish(Some(settings))
+    };
+    let settings = read("unknown = 1\n[store]\nlisten = \"a\"\nnames = [\"x\"]\n").unwrap();
+    assert_eq!((settings.listen.as_deref(), settings.names.len()), (Some("b"), 1));
+    let wrong = read("[store]\nlisten = \"a\"\nlisen = 1\n").unwrap_err().to_string();
+    assert!(wrong.starts_with("test.toml:3: lisen: "), "{wrong}");
+    let missing = read("listen = \"a\"\n").unwrap_err().to_string();
+    assert_eq!(missing, "store: is missing: the file has no [store]");
+}

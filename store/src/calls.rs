@@ -1,14 +1,15 @@
-//! The four calls that every table is built from, with their errors mapped in one place.
+//! The calls about one item that every table is built from, with their errors mapped in one place.
 
-use std::{collections::HashMap, error::Error, fmt, sync::atomic::Ordering};
+use std::{collections::HashMap, fmt, fmt::Write as _, sync::atomic::Ordering};
 
 use aws_sdk_dynamodb::{
-    error::{ProvideErrorMetadata, SdkError},
-    operation::{delete_item::DeleteItemError, put_item::PutItemError},
+    Client,
+    operation::{
+        delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError,
+    },
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::{
@@ -17,11 +18,6 @@ use crate::{
     item::{self, Item, PK, SK},
     schema::Table,
 };
-
-/// Partitions that one listing queries at the same time.
-const QUERIES_AT_ONCE: usize = 32;
-/// Pages of one partition, of 1 MB each, before a listing gives up.
-const MAX_PAGES: usize = 1_000;
 
 /// An item's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +59,75 @@ impl Condition {
             None => Self::new(&format!("attribute_not_exists(#{name})"), &[name], &[]),
         }
     }
+
+    /// With a text that the expression names, as `:name`.
+    pub(crate) fn text(mut self, name: &str, text: &str) -> Self {
+        let text = AttributeValue::S(text.to_owned());
+        self.values.get_or_insert_default().insert(format!(":{name}"), text);
+        self
+    }
+}
+
+/// What a write changes of an item, which it makes where there is none. Attributes it does not name stay as
+/// they are, so that what a newer version wrote survives an older one's writes.
+#[derive(Debug)]
+pub(crate) struct Update {
+    pub(crate) key: Key,
+    pub(crate) set: Item,
+    /// Set where the item does not have them yet.
+    pub(crate) set_if_absent: Item,
+    pub(crate) remove: Vec<&'static str>,
+}
+
+impl Update {
+    /// A record over whatever is stored of it: `item` as [`Store::item`] makes it, and `optional`, the
+    /// attributes of such a record that may be absent and then must not stay.
+    pub(crate) fn record(mut item: Item, optional: &[&'static str]) -> Self {
+        let key = item::key_of(&item);
+        item.remove(PK);
+        item.remove(SK);
+        let absent = optional.iter().copied().filter(|name| !item.contains_key(*name)).collect();
+        Self { key, set: item, set_if_absent: Item::new(), remove: absent }
+    }
+
+    pub(crate) fn setting(mut self, name: &str, value: AttributeValue) -> Self {
+        self.remove.retain(|removed| *removed != name);
+        self.set.insert(name.to_owned(), value);
+        self
+    }
+
+    pub(crate) fn removing(mut self, name: &'static str) -> Self {
+        self.set.remove(name);
+        self.remove.push(name);
+        self
+    }
+
+    /// The expression; its names and values are added to those of the condition, of which names may be the
+    /// same and values are not.
+    fn expression(self, condition: &mut Condition) -> String {
+        let mut expression = String::new();
+        let mut before = "SET ";
+        let present = self.set.into_iter().map(|(name, value)| (name, value, false));
+        let absent = self.set_if_absent.into_iter().map(|(name, value)| (name, value, true));
+        for (name, value, if_absent) in present.chain(absent) {
+            // Writing to a string cannot fail.
+            let _ = if if_absent {
+                write!(expression, "{before}#{name} = if_not_exists(#{name}, :set_{name})")
+            } else {
+                write!(expression, "{before}#{name} = :set_{name}")
+            };
+            condition.values.get_or_insert_default().insert(format!(":set_{name}"), value);
+            condition.names.insert(format!("#{name}"), name);
+            before = ", ";
+        }
+        before = if expression.is_empty() { "REMOVE " } else { " REMOVE " };
+        for name in self.remove {
+            let _ = write!(expression, "{before}#{name}");
+            condition.names.insert(format!("#{name}"), name.to_owned());
+            before = ", ";
+        }
+        expression
+    }
 }
 
 /// What a conditional write came to.
@@ -77,21 +142,17 @@ pub(crate) enum Written {
 impl Store {
     /// One item, strongly consistent.
     pub(crate) async fn get(&self, table: Table, key: &Key) -> Result<Option<Item>, StoreError> {
-        let request = self
-            .0
-            .client
-            .get_item()
-            .table_name(table.name(&self.0.table_prefix))
-            .consistent_read(true);
-        let answer = request
-            .key(PK, AttributeValue::S(key.pk.clone()))
-            .key(SK, AttributeValue::S(key.sk.clone()))
-            .send()
-            .await;
-        match answer {
-            Ok(output) => Ok(output.item),
-            Err(error) => Err(self.failed(self.call("GetItem", table, key), error)),
-        }
+        let ask = |client: &Client| {
+            client
+                .get_item()
+                .table_name(table.name(&self.0.table_prefix))
+                .consistent_read(true)
+                .key(PK, AttributeValue::S(key.pk.clone()))
+                .key(SK, AttributeValue::S(key.sk.clone()))
+                .send()
+        };
+        let output = self.ask(|| self.call("GetItem", table, key), ask).await?;
+        Ok(output.item)
     }
 
     /// Writes a whole item, whatever is stored.
@@ -141,6 +202,36 @@ impl Store {
         }
     }
 
+    /// Changes an item, or makes it, if the condition holds.
+    pub(crate) async fn update_if(
+        &self,
+        table: Table,
+        update: Update,
+        mut condition: Condition,
+    ) -> Result<Written, StoreError> {
+        let key = update.key.clone();
+        let request = self.0.client.update_item().table_name(table.name(&self.0.table_prefix));
+        let answer = request
+            .key(PK, AttributeValue::S(key.pk.clone()))
+            .key(SK, AttributeValue::S(key.sk.clone()))
+            .update_expression(update.expression(&mut condition))
+            .condition_expression(condition.expression)
+            .set_expression_attribute_names(Some(condition.names))
+            .set_expression_attribute_values(condition.values)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(Written::Done),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
+                    Ok(Written::Refused(refused.item.clone()))
+                }
+                _ => Err(self.failed(self.call("UpdateItem", table, &key), error)),
+            },
+        }
+    }
+
     /// Removes an item, if the condition holds.
     pub(crate) async fn delete_if(
         &self,
@@ -169,88 +260,26 @@ impl Store {
         }
     }
 
-    /// A partition's items in the order of their sort keys, all pages followed.
-    pub(crate) async fn query(
-        &self,
-        table: Table,
-        pk: &str,
-        consistent: bool,
-    ) -> Result<Vec<Item>, StoreError> {
-        let call = || Call {
-            operation: "Query",
-            table: table.name(&self.0.table_prefix),
-            key: pk.to_owned(),
-        };
-        let mut items = Vec::new();
-        let mut after = None;
-        for _ in 0..MAX_PAGES {
-            let request = self.0.client.query().table_name(table.name(&self.0.table_prefix));
-            let page = request
-                .consistent_read(consistent)
-                .key_condition_expression("#pk = :pk")
-                .expression_attribute_names("#pk", PK)
-                .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
-                .set_exclusive_start_key(after)
-                .send()
-                .await
-                .map_err(|error| self.failed(call(), error))?;
-            items.extend(page.items.unwrap_or_default());
-            after = page.last_evaluated_key.filter(|key| !key.is_empty());
-            if after.is_none() {
-                return Ok(items);
-            }
-        }
-        let reason = format!("the partition has more than {MAX_PAGES} pages");
-        Err(StoreError::Other { call: call(), reason, retryable: false })
-    }
-
-    /// Several partitions at once, eventually consistent; each answer with the table it is from.
-    pub(crate) async fn query_all(
-        &self,
-        partitions: Vec<(Table, String)>,
-    ) -> Result<Vec<(Table, Vec<Item>)>, StoreError> {
-        let mut answers = Vec::with_capacity(partitions.len());
-        let mut waiting = partitions.into_iter();
-        let mut running = JoinSet::new();
-        loop {
-            while running.len() < QUERIES_AT_ONCE
-                && let Some((table, pk)) = waiting.next()
-            {
-                let store = self.clone();
-                running.spawn(async move { (table, store.query(table, &pk, false).await) });
-            }
-            match running.join_next().await {
-                None => return Ok(answers),
-                Some(Ok((table, items))) => answers.push((table, items?)),
-                Some(Err(error)) => {
-                    let reason = format!("a query ended early: {error}");
-                    let table = format!("{}-*", self.0.table_prefix);
-                    let call = Call { operation: "Query", table, key: String::new() };
-                    return Err(StoreError::Other { call, reason, retryable: true });
-                }
-            }
-        }
-    }
-
-    /// The records of a listing. What cannot be read is skipped, counted and, so that the log stays
-    /// bounded, told whenever the count has doubled.
+    /// The records of a listing, without what cannot be read.
     pub(crate) fn readable<T: DeserializeOwned>(&self, table: Table, items: Vec<Item>) -> Vec<T> {
-        let mut records = Vec::with_capacity(items.len());
-        for item in items {
-            let key = item::key_of(&item);
-            match item::decode(item) {
-                Ok(record) => records.push(record),
-                Err(reason) => self.skip(table, &key, &reason),
-            }
-        }
-        records
+        items.into_iter().filter_map(|item| self.readable_one(table, item)).collect()
     }
 
+    /// The record in one item of a listing; what cannot be read is skipped.
+    pub(crate) fn readable_one<T: DeserializeOwned>(&self, table: Table, item: Item) -> Option<T> {
+        let key = item::key_of(&item);
+        item::decode(item).map_err(|reason| self.skip(table, &key, &reason)).ok()
+    }
+
+    /// Counts and names an item that cannot be read; one that is named already is not counted again.
     pub(crate) fn skip(&self, table: Table, key: &Key, reason: &str) {
-        let skipped = self.0.counters.corrupt_items.fetch_add(1, Ordering::Relaxed) + 1;
-        if skipped.is_power_of_two() {
-            let table = table.name(&self.0.table_prefix);
-            warn!(table, %key, reason, skipped, "skipped an item that cannot be read");
+        let table = table.name(&self.0.table_prefix);
+        if self.0.corrupt.add(&table, key, reason) {
+            let skipped = self.0.counters.corrupt_items.fetch_add(1, Ordering::Relaxed) + 1;
+            // So that the log stays bounded.
+            if skipped.is_power_of_two() {
+                warn!(table, %key, reason, skipped, "skipped an item that cannot be read");
+            }
         }
     }
 
@@ -283,11 +312,39 @@ impl Store {
     pub(crate) fn call(&self, operation: &'static str, table: Table, key: &Key) -> Call {
         Call { operation, table: table.name(&self.0.table_prefix), key: key.to_string() }
     }
+}
 
-    pub(crate) fn failed<E>(&self, call: Call, error: SdkError<E>) -> StoreError
-    where
-        E: ProvideErrorMetadata + Error + 'static,
-    {
-        StoreError::from_sdk(call, &self.0.endpoint, self.0.timeout_ms, error)
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_update_names_what_it_sets_and_what_it_removes() {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let item = Item::from([
+            (PK.to_owned(), text("p")),
+            (SK.to_owned(), text("s")),
+            ("zone".to_owned(), text("a")),
+        ]);
+        let update = Update::record(item, &["zone", "slots"]).removing("expires_at");
+        assert_eq!(update.key, Key { pk: "p".to_owned(), sk: "s".to_owned() });
+        let mut condition = Condition::new("#zone = :zone", &["zone"], &[]).text("zone", "b");
+        let expression = update.expression(&mut condition);
+        assert_eq!(expression, "SET #zone = :set_zone REMOVE #slots, #expires_at");
+        let values = condition.values.unwrap();
+        assert_eq!((&values[":zone"], &values[":set_zone"]), (&text("b"), &text("a")));
+        assert_eq!(condition.names.len(), 3);
+
+        let gone = Update {
+            key: Key { pk: String::new(), sk: String::new() },
+            set: Item::new(),
+            set_if_absent: Item::new(),
+            remove: vec!["slots"],
+        };
+        let mut none = Condition::new("attribute_exists(#pk)", &["pk"], &[]);
+        assert_eq!(gone.expression(&mut none), "REMOVE #slots");
+        assert!(none.values.is_none(), "DynamoDB refuses an empty map");
     }
 }

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     item::{PK, SK},
-    schema::{Table, check_prefix},
+    schema::{EXPIRES_AT, Table, check_prefix},
 };
 
 /// After shutdown, how long requests that are being answered may take; then they are cut.
@@ -94,28 +94,41 @@ fn open(file: &Path, table_prefix: &str) -> Result<dynoxide::Database, EmbeddedE
     Ok(database)
 }
 
-/// Creates those tables that the engine does not have yet. It takes the engine itself, not a client, so
-/// that it cannot be pointed at the real service. An error names the table and the reason.
+/// Creates those tables that the engine does not have yet, by the same definition as everywhere. It takes
+/// the engine itself, not a client, so that it cannot be pointed at the real service. An error names the
+/// table and the reason.
 fn create_tables(database: &dynoxide::Database, prefix: &str) -> Result<(), (String, String)> {
     for table in Table::ALL {
         let name = table.name(prefix);
-        let failed = |reason: String| (name.clone(), reason);
+        create_table(database, table, &name).map_err(|reason| (name, reason))?;
+    }
+    Ok(())
+}
+
+fn create_table(database: &dynoxide::Database, table: Table, name: &str) -> Result<(), String> {
+    let request = serde_json::from_value(json!({
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "KeySchema": [
+            {"AttributeName": PK, "KeyType": "HASH"},
+            {"AttributeName": SK, "KeyType": "RANGE"},
+        ],
+        "AttributeDefinitions": [
+            {"AttributeName": PK, "AttributeType": "S"},
+            {"AttributeName": SK, "AttributeType": "S"},
+        ],
+    }));
+    match database.create_table(request.map_err(|e| e.to_string())?) {
+        Ok(_) | Err(dynoxide::DynoxideError::ResourceInUseException(_)) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    if table.expires() {
         let request = serde_json::from_value(json!({
             "TableName": name,
-            "BillingMode": "PAY_PER_REQUEST",
-            "KeySchema": [
-                {"AttributeName": PK, "KeyType": "HASH"},
-                {"AttributeName": SK, "KeyType": "RANGE"},
-            ],
-            "AttributeDefinitions": [
-                {"AttributeName": PK, "AttributeType": "S"},
-                {"AttributeName": SK, "AttributeType": "S"},
-            ],
+            "TimeToLiveSpecification": {"AttributeName": EXPIRES_AT, "Enabled": true},
         }));
-        match database.create_table(request.map_err(|e| failed(e.to_string()))?) {
-            Ok(_) | Err(dynoxide::DynoxideError::ResourceInUseException(_)) => {}
-            Err(error) => return Err(failed(error.to_string())),
-        }
+        let request = request.map_err(|e| e.to_string())?;
+        database.update_time_to_live(request).map_err(|e| e.to_string())?;
     }
     Ok(())
 }

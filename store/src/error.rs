@@ -3,6 +3,13 @@
 use std::{error::Error, fmt};
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use mrgc_fleet::model::{Lifecycle, Registration, Stamp, Timestamp, Writer};
+
+use crate::{
+    check::Differences,
+    clock,
+    item::{self, Item},
+};
 
 /// One call: what was asked, of which table, about which key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +44,51 @@ impl fmt::Display for Fence {
     }
 }
 
+/// Who registered an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub generation: u64,
+    /// Where its inference server is, as it registered.
+    pub address: String,
+    pub writer: Option<Writer>,
+    /// By its own clock.
+    pub registered_at: Timestamp,
+}
+
+impl Holder {
+    /// From its registration's item; `None` where that cannot be read.
+    pub(crate) fn of(registered: &Item) -> Option<Self> {
+        let registration: Registration = item::decode(registered.clone()).ok()?;
+        let Registration { generation, address, writer, registered_at, .. } = registration;
+        Some(Self { generation, address, writer, registered_at })
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {}", self.address)?;
+        if let Some(Writer { id, host }) = &self.writer {
+            let host = host.as_deref().unwrap_or("unknown");
+            write!(f, " (host {host}, process {id})")?;
+        }
+        write!(f, " at {} as generation {}", clock::instant(self.registered_at), self.generation)
+    }
+}
+
+fn rival(by: Option<&Holder>) -> String {
+    match by {
+        Some(holder) => format!("another agent registered this id {holder}"),
+        None => "another writer is ahead of this one".to_owned(),
+    }
+}
+
+fn choices(allowed: &[Lifecycle]) -> String {
+    if allowed.is_empty() {
+        return "nothing; register the instance again".to_owned();
+    }
+    allowed.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -54,20 +106,37 @@ pub enum StoreError {
     )]
     Throttled { call: Call, reason: String },
 
-    /// Another writer is ahead: a newer generation registered, or the sequence was written before.
+    /// Another writer is ahead: a newer generation registered, or the sequence was written before. Tells who
+    /// registered, where that is another and could be found out.
+    #[error("{call}: {offered} lost against the stored {stored}: {}", rival(by.as_deref()))]
+    Fenced { call: Call, offered: Fence, stored: Fence, by: Option<Box<Holder>> },
+
+    /// The instance may not go from the stored lifecycle to the reported one; nothing was written.
     #[error(
-        "{call}: {offered} lost against the stored {stored}: another writer is ahead of this one"
+        "{call}: the lifecycle cannot go from {from} to {to}: from {from} it may become {}",
+        choices(allowed)
     )]
-    Fenced { call: Call, offered: Fence, stored: Fence },
+    IllegalTransition { call: Call, from: Lifecycle, to: Lifecycle, allowed: &'static [Lifecycle] },
+
+    /// Another holder of the lease wrote, or this one did already.
+    #[error(
+        "{call}: {offered} lost against the stored {stored}: check that the lease is still held, and read \
+         again before writing"
+    )]
+    Superseded { call: Call, offered: Stamp, stored: Stamp },
 
     #[error(
-        "{call}: the table does not exist. Create the tables with the deployment's template and check \
-         `table_prefix` and the AWS region, or run the embedded engine, which creates its own"
+        "{call}: the table does not exist. Create the tables with `mrgc state init` or the deployment's \
+         template, and check `table_prefix` and the AWS region"
     )]
     MissingTable { call: Call },
 
-    #[error("{call}: {reason}. Use another `table_prefix`, or create the table anew")]
-    WrongSchema { call: Call, reason: String },
+    /// The tables are not what the programs need; lists every fault of each.
+    #[error(
+        "the tables do not fit: {differences}. `mrgc state init` creates what is missing, and \
+         `mrgc state check` tells what to do about the rest; check `table_prefix` and the AWS region, too"
+    )]
+    WrongSchema { differences: Differences },
 
     #[error("{call}: what is stored cannot be read: {reason}. Write it again, or delete it")]
     Corrupt { call: Call, reason: String },
@@ -90,6 +159,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Tells of the one that a fenced writer lost to.
+    pub(crate) fn lost_to(mut self, holder: Option<Holder>) -> Self {
+        if let Self::Fenced { by, .. } = &mut self {
+            *by = holder.map(Box::new);
+        }
+        self
+    }
+
     /// Whether the same call may succeed later with nothing changed.
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -100,6 +177,14 @@ impl StoreError {
             Self::Other { retryable, .. } => *retryable,
             _ => false,
         }
+    }
+
+    /// Whether it speaks against the endpoint as a whole: nobody answers there, or the service fails.
+    pub(crate) fn is_endpoint_down(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Other { retryable: true, .. }
+        )
     }
 
     /// What an SDK's error means. The SDK has retried by now what it may retry.
@@ -137,11 +222,9 @@ impl StoreError {
         let reason = format!("{code}: {message}");
         match code {
             "ResourceNotFoundException" => Self::MissingTable { call },
-            "ProvisionedThroughputExceededException"
-            | "RequestLimitExceeded"
-            | "LimitExceededException"
-            | "Throttling"
-            | "ThrottlingException" => Self::Throttled { call, reason },
+            // Of tables that are strongly consistent across regions: another region writes the item.
+            "ReplicatedWriteConflictException" => Self::Contended { call, attempts: 1 },
+            code if is_throttling(code) => Self::Throttled { call, reason },
             "AccessDeniedException"
             | "ExpiredTokenException"
             | "IncompleteSignature"
@@ -163,6 +246,18 @@ impl StoreError {
             Self::Other { call, reason, retryable: false }
         }
     }
+}
+
+/// The codes by which the service asks for fewer calls.
+pub(crate) fn is_throttling(code: &str) -> bool {
+    matches!(
+        code,
+        "ProvisionedThroughputExceededException"
+            | "RequestLimitExceeded"
+            | "LimitExceededException"
+            | "Throttling"
+            | "ThrottlingException"
+    )
 }
 
 /// An error and its causes on one line, without those that only repeat it.
@@ -200,6 +295,7 @@ mod tests {
             ("UnrecognizedClientException", false, "Denied", false),
             ("ValidationException", false, "Other", false),
             ("InternalServerError", true, "Other", true),
+            ("ReplicatedWriteConflictException", false, "Contended", true),
         ] {
             let error = StoreError::from_code(call(), code, "m", server_error);
             let variant = format!("{error:?}");

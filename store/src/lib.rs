@@ -4,31 +4,79 @@
 //! endpoint only. Each table has a module that says its key layout and its size budget.
 //!
 //! ```text
-//!  gpu_instances  routing_state  regions  policies     one for each table: keys, conditions, records
+//!  registry  follow                                    the life of an instance in calls; what routers read
+//!  gpu_instances + desired  routing_state  regions     one for each table: keys, conditions, records
+//!  policies  autoscaling_state  cleanup_validation  metrics  control
 //!        └─────────────┴────────────┴────────┘
-//!                        calls                         get, put, delete, query
-//!             client ───── item ───── error            connecting; records as attributes; failures
+//!                 calls, queries                       one item: get, put, update, delete; many items
+//!      reads ─ client ───── item ───── error           connecting; records as attributes; failures
+//!        │        └── retry, credentials               attempts at one call, and as whom
+//!     replicas                                         whom a read asks where its region is gone
 //! ```
 //!
 //! Every item has the string keys `pk` and `sk` and, beside them, its record's fields as typed
-//! attributes. Attributes a newer version wrote are ignored; an item that cannot be read is skipped and
-//! counted by what lists, and is an error to what asked for it. No table has an index.
+//! attributes. Attributes a newer version wrote are ignored, and kept by what writes over existing items; an
+//! item that cannot be read is skipped, counted and named by what lists, and is an error to what asked for
+//! it. What an instance says of itself and what operators want of it are separate items, so that neither
+//! can undo the other. No table has an index.
 #![forbid(unsafe_code)]
 
+mod autoscaling_state;
+mod budget;
 mod calls;
+mod check;
+mod cleanup_validation;
 mod client;
+mod clock;
+mod config;
+mod control;
+mod corrupt;
+mod counts;
+mod credentials;
+mod desired;
+mod dump;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
+mod follow;
 mod gpu_instances;
 mod item;
+mod metrics;
 mod policies;
+mod provision;
+mod queries;
+mod range;
+mod reads;
 mod regions;
+mod registry;
+mod replicas;
+mod retry;
 mod routing_state;
 mod schema;
+mod sizes;
 
-pub use client::{Counts, Store, StoreConfig};
-pub use error::{Call, Fence, StoreError};
+pub use autoscaling_state::AUTOSCALING_BUDGET_BYTES;
+pub use check::{Difference, Differences, Inspection};
+pub use cleanup_validation::CLEANUP_BUDGET_BYTES;
+pub use client::Store;
+pub use config::{Replica, StoreConfig};
+pub use control::{AUDIT_BUDGET_BYTES, AuditEntry, LeaseKeeper};
+pub use corrupt::CorruptItem;
+pub use counts::Counts;
+pub use dump::{
+    DUMP_VERSION, DumpError, DumpHeader, DumpReader, DumpSummary, Export, ExportChunk, ExportOptions,
+    ImportProgress, Imported, OnConflict,
+};
+pub use error::{Call, Fence, Holder, StoreError};
+pub use follow::{Changes, Follower, FollowerConfig, ReadCounts};
+pub use metrics::{
+    CollectorCounts, MAX_WINDOW_MINUTES, METRICS_BUDGET_BYTES, MetricsCollector,
+};
 pub use policies::{MAX_ARTIFACT_BYTES, PolicyVersion};
+pub use provision::{ProvisionOptions, ProvisionStep};
+pub use reads::ReadingFrom;
 pub use regions::DEFAULT_SHARDS;
+pub use registry::{NewInstance, Registry};
 pub use routing_state::REPORT_BUDGET_BYTES;
+pub use schema::{TableDefinition, table_definitions};
+pub use sizes::{ItemSizes, typical_item_sizes};

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Store,
-    calls::{Condition, Key, Written},
+    calls::{Condition, Key, Update, Written},
     error::StoreError,
     item::{self, Item},
     routing_state::GENERATION,
@@ -148,13 +148,13 @@ impl Store {
             let stored = self.get(Table::Policies, key).await?;
             let stored = stored.and_then(|item| item::integer(&item, GENERATION));
             version.generation = stored.unwrap_or(0).saturating_add(1);
-            let item = self.item(Table::Policies, key, &version)?;
+            let update = Update::record(self.item(Table::Policies, key, &version)?, &[]);
             let condition = Condition::still(GENERATION, stored);
-            if let Written::Done = self.put_if(Table::Policies, item, condition).await? {
+            if let Written::Done = self.update_if(Table::Policies, update, condition).await? {
                 return Ok(version);
             }
         }
-        let call = self.call("PutItem", Table::Policies, key);
+        let call = self.call("UpdateItem", Table::Policies, key);
         Err(StoreError::Contended { call, attempts: HEAD_ATTEMPTS })
     }
 }

@@ -16,12 +16,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mrgc_fleet::model::{InstanceId, Region, RegionId};
+use mrgc_fleet::model::{DesiredState, InstanceId, Region, RegionId};
 
 use crate::{
     Store,
-    calls::{Condition, Key, Written},
+    calls::{Condition, Key, Update, Written},
+    clock,
+    desired::desired_partition,
     error::StoreError,
+    gpu_instances::is_gone,
     item,
     schema::Table,
 };
@@ -31,6 +34,9 @@ pub const DEFAULT_SHARDS: u32 = 4;
 
 const PARTITION: &str = "REGIONS";
 const SHARDS: &str = "shards";
+/// The attributes of a region that may be absent.
+const OPTIONAL: [&str; 5] =
+    ["provider", "latitude", "longitude", "carbon_intensity", "max_capacity"];
 
 /// How long a region's shard count is used before it is read again.
 const SHARDS_FRESH: Duration = Duration::from_secs(60);
@@ -65,7 +71,8 @@ impl ShardCache {
 impl Store {
     /// Registers a region, or replaces what is registered of it.
     ///
-    /// Its `shards` cannot change while instances are registered in it: they would no longer be found.
+    /// Its `shards` cannot change while instances are registered in it, or wanted out of service: they would
+    /// no longer be found.
     pub async fn put_region(&self, region: &Region) -> Result<(), StoreError> {
         let key = region_key(&region.id);
         let problems = region.problems();
@@ -81,12 +88,12 @@ impl Store {
         }
 
         let condition = Condition::still(SHARDS, stored_shards);
-        let item = self.item(Table::Regions, &key, region)?;
-        match self.put_if(Table::Regions, item, condition).await? {
+        let update = Update::record(self.item(Table::Regions, &key, region)?, &OPTIONAL);
+        match self.update_if(Table::Regions, update, condition).await? {
             Written::Done => {}
             Written::Refused(held) if self.is_own_write(held.as_ref(), region) => {}
             Written::Refused(_) => {
-                let call = self.call("PutItem", Table::Regions, &key);
+                let call = self.call("UpdateItem", Table::Regions, &key);
                 return Err(StoreError::Contended { call, attempts: 1 });
             }
         }
@@ -115,7 +122,7 @@ impl Store {
         id: &InstanceId,
     ) -> Result<Key, StoreError> {
         let shards = self.shards(region).await?;
-        Ok(Key { pk: partition(region, shard(id, shards)), sk: id.as_str().to_owned() })
+        Ok(Key { pk: partition(region, shard(id.as_str(), shards)), sk: id.as_str().to_owned() })
     }
 
     /// The partitions of a region's instances.
@@ -149,16 +156,25 @@ impl Store {
         region: &Region,
         shards: u32,
     ) -> Result<(), StoreError> {
-        let partitions =
-            (0..shards).map(|shard| (Table::GpuInstances, partition(&region.id, shard)));
+        let partitions = (0..shards).flat_map(|shard| {
+            let pk = partition(&region.id, shard);
+            [(Table::GpuInstances, desired_partition(&pk)), (Table::GpuInstances, pk)]
+        });
         let answers = self.query_all(partitions.collect()).await?;
-        let instances: usize = answers.iter().map(|(_, items)| items.len()).sum();
-        if instances == 0 {
+        let (desired, registered): (Vec<_>, Vec<_>) =
+            answers.into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
+        let now = clock::now();
+        let registered = registered.iter().flat_map(|(_, items)| items);
+        let instances = registered.filter(|item| !is_gone(item, now)).count();
+        let desired = self.merged(desired.into_iter().flat_map(|(_, items)| items).collect());
+        let held =
+            desired.values().filter(|desired| desired.state != DesiredState::Serving).count();
+        if instances == 0 && held == 0 {
             return Ok(());
         }
         let reason = format!(
-            "`shards` cannot change from {shards} to {} while {instances} instances are registered: \
-             deregister them first, or keep {shards}",
+            "`shards` cannot change from {shards} to {} while {instances} instances are registered and \
+             {held} held in draining or quarantine: deregister them first, or keep {shards}",
             region.shards
         );
         let call = self.call("PutItem", Table::Regions, &region_key(&region.id));
@@ -174,10 +190,10 @@ fn partition(region: &RegionId, shard: u32) -> String {
     format!("{region}#{shard}")
 }
 
-/// Which of a region's partitions an instance is in. This is part of the stored layout: FNV-1a over the
-/// id's bytes, its halves folded together, for its low bits alone mix poorly.
-fn shard(id: &InstanceId, shards: u32) -> u32 {
-    let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+/// Which of a region's partitions an instance, or what else has this id, is in. This is part of the stored
+/// layout: FNV-1a over the id's bytes, its halves folded together, for its low bits alone mix poorly.
+pub(crate) fn shard(id: &str, shards: u32) -> u32 {
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let folded = (hash >> 32) as u32 ^ hash as u32;
@@ -188,6 +204,8 @@ fn shard(id: &InstanceId, shards: u32) -> u32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use mrgc_fleet::model::Location;
+
     use super::*;
 
     #[test]
@@ -195,7 +213,7 @@ mod tests {
         for (id, of_4, of_16) in
             [("i-1", 3, 7), ("i-1234567890abcdef0", 0, 0), ("gpu-a", 1, 1), ("é", 2, 6)]
         {
-            assert_eq!((shard(&id.into(), 4), shard(&id.into(), 16)), (of_4, of_16), "{id}");
+            assert_eq!((shard(id, 4), shard(id, 16)), (of_4, of_16), "{id}");
         }
     }
 
@@ -204,12 +222,39 @@ mod tests {
         for shards in [3, 4, 16] {
             let mut counts = vec![0_u32; shards as usize];
             for n in 0..10_000 {
-                counts[shard(&format!("i-{n:017x}").as_str().into(), shards) as usize] += 1;
+                counts[shard(&format!("i-{n:017x}"), shards) as usize] += 1;
             }
             let mean = 10_000 / shards;
             let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
             assert!(*least > mean * 8 / 10 && *most < mean * 12 / 10, "{shards}: {counts:?}");
         }
+    }
+
+    /// Were one forgotten, a region without it would keep the one before's.
+    #[test]
+    fn every_attribute_that_may_be_absent_is_named() {
+        let least: Region =
+            serde_json::from_str(r#"{"region_id": "r", "endpoint": "http://r"}"#).unwrap();
+        let full = Region {
+            id: "r".into(),
+            name: "n".to_owned(),
+            provider: Some("p".to_owned()),
+            location: Some(Location { latitude: 1.0, longitude: 1.0 }),
+            endpoint: "http://r".to_owned(),
+            frameworks: vec!["soc2".into()],
+            cost_multiplier: 1.0,
+            carbon_intensity: Some(1.0),
+            max_capacity: Some(1),
+            shards: 1,
+        };
+        let key = region_key(&least.id);
+        let (least, full) =
+            (item::encode(&key, &least).unwrap(), item::encode(&key, &full).unwrap());
+        let mut absent: Vec<_> = full.keys().filter(|name| !least.contains_key(*name)).collect();
+        absent.sort_unstable();
+        let mut optional = OPTIONAL;
+        optional.sort_unstable();
+        assert_eq!(absent, optional);
     }
 
     #[test]

@@ -1,20 +1,23 @@
-//! The tables: their names and their key, how to make them, and whether they are as they should be.
+//! The tables: their names, their key, and which of them expire items.
 //!
 //! Every table has the same key, the strings `pk` (partition) and `sk` (sort), no index, and is billed by
-//! request. Against AWS they are created by the deployment; only the embedded engine creates its own.
+//! request. The service removes items of some tables after the time in their attribute `expires_at`,
+//! seconds since 1970; it takes up to days, so readers look at that time, too.
+//!
+//! This is the one definition: `provision` creates the tables by it, `check` compares live ones with it, the
+//! embedded engine makes its own by it, and a test holds the deployment's template to it.
 
-use aws_sdk_dynamodb::types::{TableDescription, TableStatus};
+use std::fmt;
 
-use crate::{
-    Store,
-    error::{Call, StoreError},
-    item::{PK, SK},
-};
+use crate::item::{PK, SK};
 
 /// DynamoDB's limit is 255 for the whole name.
 const MAX_PREFIX_BYTES: usize = 128;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When the service may remove an item, in seconds since 1970.
+pub(crate) const EXPIRES_AT: &str = "expires_at";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Table {
     GpuInstances,
     RoutingState,
@@ -38,8 +41,14 @@ impl Table {
         Self::Control,
     ];
 
+    /// Its name in the service.
     pub(crate) fn name(self, prefix: &str) -> String {
-        let name = match self {
+        format!("{prefix}-{}", self.short_name())
+    }
+
+    /// Its name without the prefix.
+    pub(crate) fn short_name(self) -> &'static str {
+        match self {
             Self::GpuInstances => "gpu-instances",
             Self::RoutingState => "routing-state",
             Self::AutoscalingState => "autoscaling-state",
@@ -48,9 +57,54 @@ impl Table {
             Self::Regions => "regions",
             Self::Policies => "policies",
             Self::Control => "control",
-        };
-        format!("{prefix}-{name}")
+        }
     }
+
+    pub(crate) fn from_short_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.short_name() == name)
+    }
+
+    /// Whether its items may have an end, [`EXPIRES_AT`].
+    pub(crate) fn expires(self) -> bool {
+        match self {
+            Self::GpuInstances
+            | Self::RoutingState
+            | Self::AutoscalingState
+            | Self::CleanupValidation
+            | Self::Metrics
+            | Self::Control => true,
+            Self::Regions | Self::Policies => false,
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.short_name())
+    }
+}
+
+/// What one table must be, for whoever creates it by other means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableDefinition {
+    /// Without the prefix and its dash, as in `gpu-instances`.
+    pub name: &'static str,
+    /// A string.
+    pub partition_key: &'static str,
+    /// A string.
+    pub sort_key: &'static str,
+    /// Holds when the service may remove an item, in seconds since 1970.
+    pub ttl_attribute: Option<&'static str>,
+}
+
+/// All tables.
+pub fn table_definitions() -> impl Iterator<Item = TableDefinition> {
+    Table::ALL.into_iter().map(|table| TableDefinition {
+        name: table.short_name(),
+        partition_key: PK,
+        sort_key: SK,
+        ttl_attribute: table.expires().then_some(EXPIRES_AT),
+    })
 }
 
 /// Whether table names may begin with it.
@@ -63,56 +117,4 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-impl Store {
-    /// Whether the tables exist, can be used and have the key they need; else the first fault.
-    pub async fn check(&self) -> Result<(), StoreError> {
-        for table in Table::ALL {
-            let name = table.name(&self.0.table_prefix);
-            let call = Call { operation: "DescribeTable", table: name.clone(), key: String::new() };
-            let answer = self.0.client.describe_table().table_name(name).send().await;
-            let description = match answer {
-                Ok(output) => output.table,
-                Err(error) => return Err(self.failed(call, error)),
-            };
-            let Some(description) = description else {
-                let reason = "the answer describes no table".to_owned();
-                return Err(StoreError::Other { call, reason, retryable: true });
-            };
-            match &description.table_status {
-                Some(TableStatus::Active | TableStatus::Updating) => {}
-                status => {
-                    let status = status.as_ref().map_or("unknown", TableStatus::as_str);
-                    let reason = format!("the table is not ready: its status is {status}");
-                    return Err(StoreError::Other { call, reason, retryable: true });
-                }
-            }
-            let (expected, found) = (expected_key(), key_schema(&description));
-            if found != expected {
-                let reason = format!("the table's key is {found}, it must be {expected}");
-                return Err(StoreError::WrongSchema { call, reason });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn expected_key() -> String {
-    format!("{PK} (HASH, S), {SK} (RANGE, S)")
-}
-
-/// A table's key, as `expected_key` writes it.
-fn key_schema(description: &TableDescription) -> String {
-    let type_of = |name: &str| {
-        let mut attributes = description.attribute_definitions().iter();
-        attributes
-            .find(|a| a.attribute_name() == name)
-            .map_or("no type", |a| a.attribute_type().as_str())
-    };
-    let elements = description.key_schema().iter().map(|element| {
-        let name = element.attribute_name();
-        format!("{name} ({}, {})", element.key_type().as_str(), type_of(name))
-    });
-    elements.collect::<Vec<_>>().join(", ")
 }

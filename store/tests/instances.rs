@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use mrgc_fleet::model::{Health, Lifecycle, Registration, Standing};
 use mrgc_store::{Fence, REPORT_BUDGET_BYTES, StoreError};
 
-use crate::support::{Engine, Folder, Lossy, REGION, registration, report, store_at};
+use crate::support::{Engine, Folder, Lossy, REGION, registration, report, store_at, table};
 
 #[tokio::test]
 async fn what_is_registered_and_reported_is_listed() {
@@ -23,8 +23,8 @@ async fn what_is_registered_and_reported_is_listed() {
     let reported = report("i-2", 1, 1);
     store.report(&reported).await.unwrap();
 
-    let first = Standing { registration: first, report: None };
-    let second = Standing { registration: second, report: Some(reported) };
+    let first = Standing::new(first, None);
+    let second = Standing::new(second, Some(reported));
     assert_eq!(store.instances(&REGION.into()).await.unwrap(), [first, second.clone()]);
     assert_eq!(store.instance(&REGION.into(), &"i-2".into()).await.unwrap(), Some(second));
     assert_eq!(store.instances(&"eu-west-1".into()).await.unwrap(), []);
@@ -51,6 +51,7 @@ async fn a_report_may_lose_every_optional_value() {
     bare.models.clear();
     bare.gpu_utilization = None;
     bare.gpu_memory_free_bytes = None;
+    bare.routing_score = None;
     store.report(&bare).await.unwrap();
     let standing = store.instance(&REGION.into(), &"i-1".into()).await.unwrap().unwrap();
     assert_eq!(standing.report, Some(bare));
@@ -99,24 +100,6 @@ async fn a_zombie_that_did_not_meet_a_report_cannot_deregister_either() {
     let error = store.deregister(&"i-1".into(), &REGION.into(), 1).await.unwrap_err();
     assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
     assert!(store.instance(&REGION.into(), &"i-1".into()).await.unwrap().is_some());
-    engine.stop().await;
-}
-
-#[tokio::test]
-async fn a_report_left_behind_does_not_outrank_the_next_registration() {
-    let folder = Folder::new();
-    let engine = Engine::start(&folder).await;
-    let store = engine.store().await;
-    for _ in 0..3 {
-        store.register(&registration("i-1")).await.unwrap();
-    }
-    store.deregister(&"i-1".into(), &REGION.into(), 3).await.unwrap();
-    // A heartbeat that was under way.
-    store.report(&report("i-1", 3, 9)).await.unwrap();
-    assert_eq!(store.instances(&REGION.into()).await.unwrap(), []);
-
-    assert_eq!(store.register(&registration("i-1")).await.unwrap().generation, 4);
-    store.report(&report("i-1", 4, 1)).await.unwrap();
     engine.stop().await;
 }
 
@@ -209,7 +192,7 @@ async fn a_large_region_is_listed_whole() {
     registering.join_all().await;
 
     for shard in 0..4 {
-        let page = engine.client().query().table_name("mrgc-gpu-instances");
+        let page = engine.client().query().table_name(table("gpu-instances"));
         let page = page
             .key_condition_expression("pk = :pk")
             .expression_attribute_values(":pk", AttributeValue::S(format!("{REGION}#{shard}")))
@@ -235,7 +218,7 @@ async fn what_cannot_be_read_is_skipped_and_counted() {
     store.register(&registration("i-1")).await.unwrap();
     store.report(&report("i-1", 1, 1)).await.unwrap();
     let text = |text: &str| AttributeValue::S(text.to_owned());
-    for (table, id) in [("mrgc-gpu-instances", "i-2"), ("mrgc-routing-state", "i-3")] {
+    for (table, id) in [(table("gpu-instances"), "i-2"), (table("routing-state"), "i-3")] {
         let item = HashMap::from([
             ("pk".to_owned(), text("us-east-1#0")),
             ("sk".to_owned(), text(id)),
@@ -248,26 +231,18 @@ async fn what_cannot_be_read_is_skipped_and_counted() {
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].report, Some(report("i-1", 1, 1)));
     assert_eq!(store.counts().corrupt_items, 2);
-    engine.stop().await;
-}
+    let named = store.corrupt_items();
+    assert_eq!(named.len(), 2);
+    assert_eq!(
+        (&named[0].table, &named[1].table),
+        (&table("gpu-instances"), &table("routing-state"))
+    );
+    assert_eq!(named[0].key, "us-east-1#0 / i-2");
+    assert!(named[0].reason.contains("expected u64"), "{}", named[0].reason);
 
-#[tokio::test]
-async fn what_a_newer_version_adds_is_ignored() {
-    let folder = Folder::new();
-    let engine = Engine::start(&folder).await;
-    let store = engine.store().await;
-    store.register(&registration("i-1")).await.unwrap();
-    store.report(&report("i-1", 1, 1)).await.unwrap();
-    for table in ["mrgc-gpu-instances", "mrgc-routing-state"] {
-        let items = engine.client().scan().table_name(table).send().await.unwrap();
-        let mut item = items.items.unwrap().remove(0);
-        item.insert("signature".to_owned(), AttributeValue::B(vec![1, 2].into()));
-        item.insert("tags".to_owned(), AttributeValue::Ss(vec!["a".to_owned()]));
-        engine.client().put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
-    }
-    let standing = store.instance(&REGION.into(), &"i-1".into()).await.unwrap().unwrap();
-    assert_eq!(standing.report, Some(report("i-1", 1, 1)));
-    assert_eq!(store.counts().corrupt_items, 0);
+    // The same items again are no more of them.
+    assert_eq!(store.instances(&REGION.into()).await.unwrap().len(), 1);
+    assert_eq!(store.counts().corrupt_items, 2);
     engine.stop().await;
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_sdk_dynamodb::types::AttributeValue;
 use mrgc_store::{MAX_ARTIFACT_BYTES, StoreError};
 
-use crate::support::{Engine, Folder};
+use crate::support::{Engine, Folder, table};
 
 /// One megabyte and a bit that does not compress or repeat.
 fn artifact() -> Vec<u8> {
@@ -27,7 +27,7 @@ async fn an_artifact_is_stored_in_chunks_and_survives_a_restart() {
     assert_eq!((version.generation, version.size_bytes), (1, artifact.len() as u64));
     let small = store.put_policy("small", b"abc").await.unwrap();
     assert_eq!(small.digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    let chunks = engine.client().scan().table_name("mrgc-policies").send().await.unwrap();
+    let chunks = engine.client().scan().table_name(table("policies")).send().await.unwrap();
     assert!(chunks.last_evaluated_key.is_some(), "one page: {}", chunks.count);
     engine.stop().await;
 
@@ -64,7 +64,7 @@ async fn an_artifact_that_is_not_whole_is_never_given_out() {
     let store = engine.store().await;
     let artifact = artifact();
     let version = store.put_policy("p", &artifact).await.unwrap();
-    let delete = engine.client().delete_item().table_name("mrgc-policies");
+    let delete = engine.client().delete_item().table_name(table("policies"));
     delete
         .key("pk", AttributeValue::S(format!("ARTIFACT#{}", version.digest)))
         .key("sk", AttributeValue::S("00001".to_owned()))

@@ -3,7 +3,9 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use mrgc_store::StoreError;
 
-use crate::support::{Engine, Folder, Lossy, REGION, region, registration, report, store_at};
+use crate::support::{
+    Engine, Folder, Lossy, REGION, region, registration, report, store_at, table,
+};
 
 #[tokio::test]
 async fn regions_are_listed_by_id_as_they_were_put() {
@@ -59,7 +61,7 @@ async fn shards_do_not_change_under_instances() {
     let listed = other.instances(&REGION.into()).await.unwrap();
     assert_eq!(listed.iter().filter(|standing| standing.report.is_some()).count(), 64);
 
-    let page = engine.client().query().table_name("mrgc-gpu-instances");
+    let page = engine.client().query().table_name(table("gpu-instances"));
     let page = page
         .key_condition_expression("pk = :pk")
         .expression_attribute_values(":pk", AttributeValue::S(format!("{REGION}#15")))

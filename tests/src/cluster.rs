@@ -102,13 +102,16 @@ impl Cluster {
     /// Starts the embedded state in a process of its own.
     pub async fn start() -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let config = format!(
-            "roles = [\"state\"]\n[state]\nlisten = \"127.0.0.1:0\"\nfile = {:?}\n",
-            dir.path().join("state.sqlite")
-        );
-        let state = router_process(dir.path(), "state", &config).await?;
+        let state = state_process(dir.path(), "127.0.0.1:0").await?;
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         Ok(Self { dir, state, client })
+    }
+
+    /// Starts the state again, where it was, after it was killed.
+    pub async fn restart_state(&mut self) -> Result<()> {
+        let address = self.state.address("state")?.to_string();
+        self.state = state_process(self.dir.path(), &address).await?;
+        Ok(())
     }
 
     pub fn store_endpoint(&self) -> Result<String> {
@@ -242,6 +245,13 @@ impl Router {
         })
         .await
     }
+}
+
+/// Starts the embedded state on a file in `dir`.
+async fn state_process(dir: &Path, listen: &str) -> Result<Program> {
+    let file = dir.join("state.sqlite");
+    let config = format!("roles = [\"state\"]\n[state]\nlisten = {listen:?}\nfile = {file:?}\n");
+    router_process(dir, "state", &config).await
 }
 
 /// Starts `mrgc-router` on a configuration of its own.

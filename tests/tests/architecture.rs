@@ -13,6 +13,7 @@ fn allowed(package: &str) -> &'static [&'static str] {
         "mrgc-store" => &["mrgc-fleet"],
         "mrgc-agent" => &["mrgc-fleet", "mrgc-settings", "mrgc-store"],
         "mrgc-router" => &["mrgc-fleet", "mrgc-policy-host", "mrgc-settings", "mrgc-store"],
+        "mrgc-cli" => &["mrgc-fleet", "mrgc-policy-host", "mrgc-settings", "mrgc-store"],
         // Tests stand outside: they may see everything but the programs, which they run as processes.
         "mrgc-tests" => &["mrgc-fleet", "mrgc-policy-host", "mrgc-policy-sdk", "mrgc-store"],
         "xtask" | "nvml-double" => &[],

@@ -22,9 +22,11 @@ enum Bench {
     Decision,
     /// Requests through the router against HAProxy and nginx
     Proxy,
+    /// A router that follows 10,000 instances
+    Follow,
 }
 
-const ALL: [Bench; 3] = [Bench::Policy, Bench::Decision, Bench::Proxy];
+const ALL: [Bench; 4] = [Bench::Policy, Bench::Decision, Bench::Proxy, Bench::Follow];
 
 /// Fails when a goal is missed, after all have run.
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -53,8 +55,9 @@ fn measure(bench: Bench) -> Result<bool> {
         Bench::Policy => ("mrgc-tests", "policy"),
         Bench::Decision => ("mrgc-router", "decision"),
         Bench::Proxy => ("mrgc-tests", "proxy"),
+        Bench::Follow => ("mrgc-tests", "follow"),
     };
-    if bench == Bench::Proxy {
+    if matches!(bench, Bench::Proxy | Bench::Follow) {
         cargo("build", &["--package", "mrgc-router", "--bins"])?;
     }
     cargo("bench", &["--package", package, "--bench", name, "--no-run"])?;

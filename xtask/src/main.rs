@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod policies;
 mod steps;
+mod template;
 mod test;
 mod wasm;
 mod workspace;
@@ -23,6 +24,8 @@ Examples:
   cargo xtask policies --all      and the test policies, and mrgc-fleet for wasm32
   cargo xtask demo                a fleet on this machine, policies swapped under traffic
   cargo xtask test                formatting, lints, WASM builds and all tests
+  cargo xtask test --store http://127.0.0.1:8000
+                                  the store's tests against another DynamoDB engine
   cargo xtask bench               score calls, decisions, proxied requests, against their peers
   cargo xtask bench policy        only the score calls
 

@@ -5,21 +5,31 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{policies, wasm, workspace};
+use crate::{policies, template, wasm, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Skip formatting and lints
     #[arg(long)]
     no_lint: bool,
+    /// Run only the store's contract tests, against the DynamoDB engine at this address, on this machine
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Give what may take a minute its minute: a store that is away for longer than agents may be silent
+    #[arg(long)]
+    long: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let started = Instant::now();
+    if let Some(endpoint) = &args.store {
+        return contract(endpoint);
+    }
     if !args.no_lint {
         step(&mut with(workspace::cargo("fmt"), &["--all", "--check"]))?;
         let lints = ["--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
         step(&mut with(workspace::cargo("clippy"), &lints))?;
+        template::lint()?;
     }
     let toolchain = wasm::find_or_make()?;
     policies::build_fleet(&toolchain)?;
@@ -27,9 +37,22 @@ pub(crate) fn run(args: Args) -> Result<()> {
     policies::build_tests(&toolchain)?;
     // What the end-to-end tests run: tests of one crate do not build the binaries of another.
     step(&mut with(workspace::cargo("build"), &["--workspace", "--bins"]))?;
-    step(&mut with(workspace::cargo("test"), &["--workspace", "--no-fail-fast"]))?;
+    let mut tests = with(workspace::cargo("test"), &["--workspace", "--no-fail-fast"]);
+    if args.long {
+        tests.env("MRGC_TEST_LONG", "1");
+    }
+    step(&mut tests)?;
     println!("all passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The tests that every DynamoDB engine must pass. What only the embedded engine can be put through is
+/// skipped, and said so.
+fn contract(endpoint: &str) -> Result<()> {
+    let tests =
+        ["--package", "mrgc-store", "--features", "embedded", "--test", "store", "--no-fail-fast"];
+    let mut command = with(workspace::cargo("test"), &tests);
+    step(command.args(["--", "--nocapture"]).env("MRGC_TEST_STORE", endpoint))
 }
 
 fn with(mut command: Command, args: &[&str]) -> Command {

@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use mrgc_settings::{Layers, Problems};
 
-use super::{Config, ENVIRONMENT_PREFIX, Enclave, Gpu, Inference, Instance, raw};
+use super::{Config, ENVIRONMENT_PREFIX, Enclave, Gpu, Heartbeat, Inference, Instance, raw};
 use crate::lifecycle::DrainLimits;
 
 const DEFAULT_LISTEN: SocketAddr =
@@ -12,6 +12,11 @@ const DEFAULT_LISTEN: SocketAddr =
 
 /// Free facts of a registration: an item of the store has room for these.
 const MAX_METADATA: usize = 64;
+
+/// The longest silence where nothing is configured, in intervals.
+const MAX_INTERVALS: u64 = 3;
+
+const MAX_SILENCE_SECONDS: u64 = 3_600;
 
 const MAX_TEXT_BYTES: usize = 256;
 
@@ -46,19 +51,16 @@ fn check_all(layers: &mut Layers, settings: raw::Settings) -> Option<Config> {
     let inference = inference(layers, settings.inference);
     let gpu = gpu(layers, settings.gpu);
     let enclave = enclave(layers, settings.enclave);
-    let heartbeat_interval = seconds(
-        layers,
-        "heartbeat.interval_seconds",
-        settings.heartbeat.interval_seconds,
-        10,
-        1..=300,
-    );
+    let heartbeat = heartbeat(layers, &settings.heartbeat);
     let drain = drain(layers, &settings.drain);
     if settings.store.timeout_ms == 0 {
         layers.reject("store.timeout_ms", "is 0: choose 1 or more");
     }
     if let Some(endpoint) = &settings.store.endpoint {
         check_url(layers, "store.endpoint", endpoint, &["http", "https"]);
+    }
+    for endpoint in settings.store.replicas.iter().filter_map(|replica| replica.endpoint.as_ref()) {
+        check_url(layers, "store.replicas", endpoint, &["http", "https"]);
     }
     if tracing_subscriber::EnvFilter::try_new(&settings.log.level).is_err() {
         let level = &settings.log.level;
@@ -70,7 +72,7 @@ fn check_all(layers: &mut Layers, settings: raw::Settings) -> Option<Config> {
         inference,
         gpu,
         enclave,
-        heartbeat_interval,
+        heartbeat,
         drain,
         store: settings.store,
         log: settings.log,
@@ -116,6 +118,9 @@ fn instance(layers: &mut Layers, raw: raw::Instance) -> Option<Instance> {
         id: id?.into(),
         region: region?.into(),
         zone: raw.zone,
+        subnet_id: raw.subnet_id,
+        subnet_cidr: raw.subnet_cidr,
+        ami_id: raw.ami_id,
         pool: pool?.into(),
         address: address?,
         health_address: raw.health_address,
@@ -199,6 +204,19 @@ fn enclave(layers: &mut Layers, raw: raw::Enclave) -> Enclave {
         interval: millis(layers, "enclave.interval_ms", raw.interval_ms, 10_000, 100..=600_000),
         timeout: millis(layers, "enclave.timeout_ms", raw.timeout_ms, 5_000, 10..=60_000),
     }
+}
+
+fn heartbeat(layers: &mut Layers, raw: &raw::Heartbeat) -> Heartbeat {
+    let interval = seconds(layers, "heartbeat.interval_seconds", raw.interval_seconds, 10, 1..=300);
+    let shortest = interval.as_secs();
+    let max_interval = seconds(
+        layers,
+        "heartbeat.max_interval_seconds",
+        raw.max_interval_seconds,
+        shortest * MAX_INTERVALS,
+        shortest..=MAX_SILENCE_SECONDS,
+    );
+    Heartbeat { mode: raw.mode, interval, max_interval }
 }
 
 fn drain(layers: &mut Layers, raw: &raw::Drain) -> DrainLimits {

@@ -26,6 +26,9 @@ pub(super) struct Instance {
     pub(super) id: Option<String>,
     pub(super) region: Option<String>,
     pub(super) zone: Option<String>,
+    pub(super) subnet_id: Option<String>,
+    pub(super) subnet_cidr: Option<String>,
+    pub(super) ami_id: Option<String>,
     pub(super) pool: Option<String>,
     pub(super) address: Option<String>,
     pub(super) health_address: Option<String>,
@@ -69,7 +72,9 @@ pub(super) struct Enclave {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Heartbeat {
+    pub(super) mode: super::HeartbeatMode,
     pub(super) interval_seconds: Option<u64>,
+    pub(super) max_interval_seconds: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -31,7 +31,7 @@ fn the_example_is_valid_and_shows_the_defaults() {
         assert_eq!(config.listen, minimal.listen);
         assert_eq!(format!("{:?}", config.inference), format!("{:?}", minimal.inference));
         assert_eq!(format!("{:?}", config.enclave), format!("{:?}", minimal.enclave));
-        assert_eq!(config.heartbeat_interval, minimal.heartbeat_interval);
+        assert_eq!(config.heartbeat, minimal.heartbeat);
         assert_eq!(config.drain, minimal.drain);
         assert_eq!(config.gpu.interval, minimal.gpu.interval);
         assert_eq!(config.gpu.deadline, minimal.gpu.deadline);
@@ -77,11 +77,17 @@ fn the_environment_alone_is_enough() {
             ("MRGC_AGENT__INSTANCE__ADDRESS", "10.0.0.5:8000"),
             ("MRGC_AGENT__INSTANCE__FRAMEWORKS", "GDPR,hipaa"),
             ("MRGC_AGENT__HEARTBEAT__INTERVAL_SECONDS", "7"),
+            ("MRGC_AGENT__STORE__REPLICAS", "us-east-2,us-west-2"),
         ]
         .map(|(name, value)| (name.into(), value.into())),
     )
     .unwrap();
-    assert_eq!(config.heartbeat_interval, Duration::from_secs(7));
+    let seconds = Duration::from_secs;
+    let Heartbeat { mode, interval, max_interval } = config.heartbeat;
+    assert_eq!((interval, max_interval), (seconds(7), seconds(21)), "three intervals by default");
+    assert_eq!(mode, HeartbeatMode::Adaptive);
+    let replicas: Vec<_> = config.store.replicas.iter().map(|r| r.aws_region.as_str()).collect();
+    assert_eq!(replicas, ["us-east-2", "us-west-2"]);
     let registration = config.instance.registration(8080, Timestamp(1));
     assert_eq!(registration.health_address, "10.0.0.5:8080");
     assert_eq!(registration.pool.as_str(), "default");
@@ -106,6 +112,7 @@ interval_seconds = \"often\"
 [store]
 endpoint = \"127.0.0.1:8000\"
 timeout_ms = 0
+replicas = [{ aws_region = \"us-east-2\", endpoint = \"there\" }]
 [log]
 level = \"a=b=c\"
 format = \"xml\"
@@ -118,15 +125,16 @@ agent.toml:3: instance.region: is \"us east\": use 1 to 256 letters, digits, and
 agent.toml:4: instance.address: is \"10.0.0.5\": give host and port, as in 10.66.10.50:8000
 agent.toml:5: instance.slots: is 0: give how many requests it serves at once, or leave it out
 agent.toml:6: instance.cost_per_hour: is -1: give a price of 0 or more
-agent.toml:7: instance.colour: there is no such key here; there are: id, region, zone, pool, address, \
-health_address, provider, instance_type, slots, cost_per_hour, frameworks, metadata
+agent.toml:7: instance.colour: there is no such key here; there are: id, region, zone, subnet_id, \
+subnet_cidr, ami_id, pool, address, health_address, provider, instance_type, slots, cost_per_hour, frameworks, metadata
 agent.toml:9: inference.url: is \"https://127.0.0.1:8000\": give a URL that begins with http://
 agent.toml:10: inference.poll_interval_ms: is 1: choose 50 to 60000
 agent.toml:12: heartbeat.interval_seconds: is string \"often\", expected u64
 agent.toml:14: store.endpoint: is \"127.0.0.1:8000\": give a URL that begins with http:// or https://
 agent.toml:15: store.timeout_ms: is 0: choose 1 or more
-agent.toml:17: log.level: is \"a=b=c\": give a level or a filter, as in info
-agent.toml:18: log.format: is \"xml\", expected one of: text, json
+agent.toml:16: store.replicas: is \"there\": give a URL that begins with http:// or https://
+agent.toml:18: log.level: is \"a=b=c\": give a level or a filter, as in info
+agent.toml:19: log.format: is \"xml\", expected one of: text, json
 MRGC_AGENT__GPU__LIBRARY: gpu.library: is empty: give a path, or leave it out";
     assert_eq!(problems.to_string(), expected);
 }
@@ -141,6 +149,17 @@ fn an_inference_server_is_required_only_where_there_is_one() {
     assert!(!required("[inference]\nurl = \"http://localhost:8000\"\nrequired = false").unwrap());
     let problems = required("[inference]\nrequired = true").unwrap_err();
     assert!(problems.to_string().contains("inference.url is not set"), "{problems}");
+}
+
+#[test]
+fn the_longest_silence_is_an_interval_or_more() {
+    let max_interval = |keys: &str| {
+        check(&format!("{MINIMAL}[heartbeat]\n{keys}"), &[]).map(|c| c.heartbeat.max_interval)
+    };
+    let same = "mode = \"fixed\"\ninterval_seconds = 20\nmax_interval_seconds = 20\n";
+    assert_eq!(max_interval(same).unwrap(), Duration::from_secs(20));
+    let problems = max_interval("interval_seconds = 20\nmax_interval_seconds = 19\n").unwrap_err();
+    assert!(problems.to_string().contains("is 19: choose 20 to 3600"), "{problems}");
 }
 
 #[test]

@@ -13,20 +13,9 @@ const NOTHING_REQUIRED: Requirements =
 
 fn registration() -> Registration {
     Registration {
-        id: "i-1".into(),
-        region: "us-east-1".into(),
-        pool: "model-a".into(),
-        address: "10.0.0.5:8000".to_owned(),
         health_address: "10.0.0.5:8080".to_owned(),
-        zone: None,
-        provider: None,
-        instance_type: None,
-        slots: None,
-        cost_per_hour: None,
-        frameworks: Vec::new(),
-        metadata: Default::default(),
         registered_at: Timestamp(1),
-        generation: 0,
+        ..Registration::new("i-1", "us-east-1", "model-a", "10.0.0.5:8000")
     }
 }
 

@@ -3,7 +3,12 @@
 
 mod cli;
 mod drain;
+#[allow(dead_code, reason = "the store's own tests use all of it")]
+#[path = "../../../store/tests/front.rs"]
+mod front;
 mod gpu;
 mod health;
+mod outage;
+mod pace;
 mod store;
 mod support;

@@ -68,6 +68,9 @@ async fn a_store_outage_is_served_through() {
     let reason = body["checks"]["store"]["reason"].as_str().unwrap();
     assert!(reason.contains("cannot be reached"), "{reason}");
     assert_eq!((agent.health().await.0, &body["status"]), (200, &"healthy".into()));
+    let metrics = agent.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("\nmrgc_agent_store_up 0\n"), "{metrics}");
+    assert!(metrics.contains("\nmrgc_agent_serving 1\n"), "{metrics}");
     server.set(Gauges { waiting: 7, running: 1 });
 
     let store = Engine::start_at(address, folder).await;
@@ -122,4 +125,18 @@ async fn an_agent_that_lost_its_id_writes_no_more() {
         (sequence >= Some(2)).then_some(()).ok_or(format!("{sequence:?}"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_instance_that_others_removed_writes_no_more() {
+    let store = Engine::start().await;
+    let agent = Setup::new().store(&store).start().await;
+    store.report_when("a report", |report| report.generation == 1).await;
+    store.store.deregister(&"i-1".into(), &"us-east-1".into(), 1).await.unwrap();
+    agent
+        .health_when("removed", |code, body| {
+            code == 200 && body["checks"]["store"]["status"] == "error"
+        })
+        .await;
+    assert_eq!(store.standing().await, None);
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use axum::{Router, extract::State, routing::get};
+use mrgc_agent::config::Config;
 use mrgc_fleet::model::{InstanceId, RegionId, Report, Standing};
 use mrgc_store::{Store, StoreConfig, embedded};
 use serde_json::Value;
@@ -76,6 +77,7 @@ impl Setup {
             ("MRGC_AGENT__INSTANCE__ADDRESS", "127.0.0.1:8000"),
             ("MRGC_AGENT__STORE__ENDPOINT", "http://127.0.0.1:1"),
             ("MRGC_AGENT__HEARTBEAT__INTERVAL_SECONDS", "1"),
+            ("MRGC_AGENT__HEARTBEAT__MODE", "fixed"),
             ("MRGC_AGENT__DRAIN__SETTLE_SECONDS", "0"),
         ];
         Self { sections: Vec::new(), variables: Vec::new() }.with(&variables)
@@ -95,7 +97,17 @@ impl Setup {
     }
 
     pub(crate) fn store(self, store: &Engine) -> Self {
-        self.with(&[("MRGC_AGENT__STORE__ENDPOINT", &format!("http://{}", store.address))])
+        self.store_at(store.address)
+    }
+
+    pub(crate) fn store_at(self, address: SocketAddr) -> Self {
+        self.with(&[("MRGC_AGENT__STORE__ENDPOINT", &format!("http://{address}"))])
+    }
+
+    /// The configuration, for an agent within the test's own process.
+    pub(crate) fn config(self) -> Config {
+        let variables = self.variables.into_iter();
+        Config::load(None, variables.map(|(name, value)| (name.into(), value.into()))).unwrap()
     }
 
     pub(crate) fn inference(self, server: &ModelServer) -> Self {
@@ -255,6 +267,16 @@ impl Engine {
         drop(store);
         drop(stop);
         served.await.unwrap();
+        (address, folder)
+    }
+
+    /// Without its leave: what it was doing is cut off.
+    pub(crate) async fn kill(self) -> (SocketAddr, Arc<TempDir>) {
+        let Self { address, store, folder, stop, served } = self;
+        drop(store);
+        served.abort();
+        assert!(served.await.unwrap_err().is_cancelled());
+        drop(stop);
         (address, folder)
     }
 

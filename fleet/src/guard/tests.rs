@@ -237,7 +237,7 @@ proptest! {
         );
         let bare = fleet.regions.iter().map(|region| Candidate {
             region: region.id.clone(),
-            frameworks: region.frameworks.clone(),
+            frameworks: region.frameworks.as_slice().into(),
             ..candidate("region")
         });
         let instances = fleet.views().filter(|view| view.key.level == Level::Instance);

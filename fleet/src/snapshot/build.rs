@@ -1,37 +1,60 @@
 //! Makes snapshots from what is registered and reported.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
     sync::Arc,
 };
 
 use super::{Candidate, Level, Snapshot, View, ViewKey};
 use crate::model::{
-    EnclaveState, Framework, Health, Lifecycle, PoolId, Region, RegionId, Report, Standing,
-    Timestamp,
+    EnclaveState, Health, InstanceId, Lifecycle, PoolId, Region, RegionId, Standing, Timestamp,
 };
 
 /// An instance, with what its reader knows of it.
 #[derive(Clone, Debug)]
 pub struct Member {
-    pub standing: Standing,
+    /// The same allocation from one snapshot to the next where nothing changed.
+    pub standing: Arc<Standing>,
     /// Whether its reports still come, by the reader's clock.
     pub fresh: bool,
 }
 
-/// Makes one snapshot after another, with stable view ids.
+/// Makes one snapshot after another, with stable view ids. What did not change is taken over from the
+/// snapshot before.
 #[derive(Debug)]
 pub struct Builder {
     home: RegionId,
     version: u64,
     ids: BTreeMap<ViewKey, u32>,
-    /// Those of the last snapshot.
     views: BTreeMap<ViewKey, Arc<View>>,
+    regions: Vec<Region>,
+    candidates: HashMap<InstanceId, Made>,
+}
+
+/// A candidate, and what it was made of.
+#[derive(Debug)]
+struct Made {
+    member: Member,
+    candidate: Candidate,
+}
+
+impl Made {
+    fn is_of(&self, member: &Member) -> bool {
+        Arc::ptr_eq(&self.member.standing, &member.standing) && self.member.fresh == member.fresh
+    }
 }
 
 impl Builder {
     pub fn new(home: RegionId) -> Self {
-        Self { home, version: 0, ids: BTreeMap::new(), views: BTreeMap::new() }
+        Self {
+            home,
+            version: 0,
+            ids: BTreeMap::new(),
+            views: BTreeMap::new(),
+            regions: Vec::new(),
+            candidates: HashMap::new(),
+        }
     }
 
     /// `rtt_ms` holds the measured round trip to other regions' routers. An instance of an
@@ -47,28 +70,23 @@ impl Builder {
         regions.sort_by(|a, b| a.id.cmp(&b.id));
         members.sort_by(|a, b| a.standing.registration.id.cmp(&b.standing.registration.id));
 
-        let mut groups: BTreeMap<ViewKey, Vec<Candidate>> = BTreeMap::new();
-        for member in &members {
-            let registration = &member.standing.registration;
-            let Some(region) = regions.iter().find(|r| r.id == registration.region) else {
-                continue;
-            };
-            let key = ViewKey {
-                level: Level::Instance,
-                region: Some(region.id.clone()),
-                pool: registration.pool.clone(),
-            };
-            groups.entry(key).or_default().push(instance(region, member));
+        if self.regions != regions {
+            self.candidates.clear();
+            self.regions.clone_from(&regions);
         }
-        for (key, candidates) in groups.clone() {
-            let region = key.region.and_then(|id| regions.iter().find(|r| r.id == id));
+
+        let mut groups = self.instances_by_view(&members);
+        let mut wholes: BTreeMap<ViewKey, Vec<Candidate>> = BTreeMap::new();
+        for (key, candidates) in &groups {
+            let region = key.region.as_ref().and_then(|id| regions.iter().find(|r| r.id == *id));
             let Some(region) = region else { continue };
             let rtt =
                 if region.id == self.home { Some(0.0) } else { rtt_ms.get(&region.id).copied() };
-            let whole = whole_region(region, &key.pool, &candidates, rtt);
-            let key = ViewKey { level: Level::Region, region: None, pool: key.pool };
-            groups.entry(key).or_default().push(whole);
+            let whole = whole_region(region, &key.pool, candidates, rtt);
+            let key = ViewKey { level: Level::Region, region: None, pool: key.pool.clone() };
+            wholes.entry(key).or_default().push(whole);
         }
+        groups.append(&mut wholes);
         let pools_by_model = pools_by_model(&groups);
         self.views =
             groups.into_iter().map(|(key, candidates)| self.view(key, candidates)).collect();
@@ -81,6 +99,31 @@ impl Builder {
             views: self.views.clone(),
             pools_by_model,
         }
+    }
+
+    /// Candidates of all instances in registered regions.
+    fn instances_by_view(&mut self, members: &[Member]) -> BTreeMap<ViewKey, Vec<Candidate>> {
+        let mut groups: BTreeMap<ViewKey, Vec<Candidate>> = BTreeMap::new();
+        let mut before = mem::take(&mut self.candidates);
+        for member in members {
+            let registration = &member.standing.registration;
+            let Some(region) = self.regions.iter().find(|r| r.id == registration.region) else {
+                continue;
+            };
+            let candidate = match before.remove(&registration.id) {
+                Some(made) if made.is_of(member) => made.candidate,
+                _ => instance(region, member),
+            };
+            let key = ViewKey {
+                level: Level::Instance,
+                region: Some(region.id.clone()),
+                pool: registration.pool.clone(),
+            };
+            groups.entry(key).or_default().push(candidate.clone());
+            let made = Made { member: member.clone(), candidate };
+            self.candidates.insert(registration.id.clone(), made);
+        }
+        groups
     }
 
     /// The view of a key: the last snapshot's where nothing changed.
@@ -96,7 +139,7 @@ impl Builder {
 }
 
 fn instance(region: &Region, member: &Member) -> Candidate {
-    let Standing { registration, report } = &member.standing;
+    let Standing { registration, report, .. } = &*member.standing;
     // A report of an earlier generation says nothing about this one.
     let report = report.as_ref().filter(|r| r.generation == registration.generation);
     let health = report.map_or(Health::Unhealthy, |r| r.health);
@@ -110,9 +153,9 @@ fn instance(region: &Region, member: &Member) -> Candidate {
         region: region.id.clone(),
         pool: registration.pool.clone(),
         address: registration.address.as_str().into(),
-        ready: member.fresh && report.is_some_and(is_ready),
-        zone: registration.zone.clone(),
-        provider: registration.provider.clone().or_else(|| region.provider.clone()),
+        ready: is_ready(member),
+        zone: registration.zone.as_deref().map(Into::into),
+        provider: registration.provider.as_deref().or(region.provider.as_deref()).map(Into::into),
         location: region.location,
         health,
         health_score: health.score(),
@@ -129,15 +172,19 @@ fn instance(region: &Region, member: &Member) -> Candidate {
         cost_per_hour: registration.cost_per_hour,
         carbon_intensity: region.carbon_intensity,
         enclave: report.map_or(EnclaveState::Absent, |r| r.enclave),
-        frameworks,
-        models: report.map_or_else(Vec::new, |r| r.models.clone()),
+        frameworks: frameworks.into(),
+        models: report.map_or_else(Default::default, |r| r.models.as_slice().into()),
         instances: 1,
         healthy_instances: u32::from(health == Health::Healthy),
     }
 }
 
-fn is_ready(report: &Report) -> bool {
-    report.lifecycle == Lifecycle::Available && report.health != Health::Unhealthy
+/// Whether it takes new requests: it must say so, be heard, and nobody may want otherwise.
+fn is_ready(member: &Member) -> bool {
+    let standing = &member.standing;
+    member.fresh
+        && standing.lifecycle() == Lifecycle::Available
+        && standing.report.as_ref().is_some_and(|report| report.health != Health::Unhealthy)
 }
 
 /// A region as the sum of a pool's instances there. Only those that are ready count for its load.
@@ -157,12 +204,9 @@ fn whole_region(
         (slots, most) => slots.or(most),
     };
     let healthy = instances.iter().filter(|i| i.ready && i.health == Health::Healthy).count();
-    let all = |value: fn(&Candidate) -> &[String]| -> Vec<String> {
-        let names: BTreeSet<_> = instances.iter().flat_map(value).cloned().collect();
-        names.into_iter().collect()
-    };
-    let frameworks: BTreeSet<Framework> =
-        instances.iter().flat_map(|i| &i.frameworks).chain(&region.frameworks).cloned().collect();
+    let models: BTreeSet<_> = instances.iter().flat_map(|i| &*i.models).collect();
+    let frameworks: BTreeSet<_> =
+        instances.iter().flat_map(|i| &*i.frameworks).chain(&region.frameworks).collect();
     Candidate {
         id: region.id.as_str().into(),
         level: Level::Region,
@@ -171,7 +215,7 @@ fn whole_region(
         address: region.endpoint.as_str().into(),
         ready: !ready.is_empty(),
         zone: None,
-        provider: region.provider.clone(),
+        provider: region.provider.as_deref().map(Into::into),
         location: region.location,
         health: ready.iter().map(|i| i.health).min().unwrap_or_default(),
         health_score: mean_or_zero(
@@ -193,8 +237,8 @@ fn whole_region(
         cost_per_hour: mean(|i| i.cost_per_hour),
         carbon_intensity: region.carbon_intensity,
         enclave: ready.iter().map(|i| i.enclave).max().unwrap_or_default(),
-        frameworks: frameworks.into_iter().collect(),
-        models: all(|i| &i.models),
+        frameworks: frameworks.into_iter().cloned().collect(),
+        models: models.into_iter().cloned().collect(),
         instances: instances.len() as u32,
         healthy_instances: healthy as u32,
     }
@@ -221,7 +265,7 @@ fn mean_or_zero(values: impl Iterator<Item = f64>) -> f64 {
 fn pools_by_model(groups: &BTreeMap<ViewKey, Vec<Candidate>>) -> BTreeMap<String, Vec<PoolId>> {
     let mut pools: BTreeMap<String, Vec<PoolId>> = BTreeMap::new();
     for (key, candidates) in groups.iter().filter(|(key, _)| key.level == Level::Region) {
-        for model in candidates.iter().flat_map(|c| &c.models) {
+        for model in candidates.iter().flat_map(|c| &*c.models) {
             let known = pools.entry(model.clone()).or_default();
             if !known.contains(&key.pool) {
                 known.push(key.pool.clone());

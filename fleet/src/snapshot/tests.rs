@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    model::{Lifecycle, Registration, Report},
+    model::{Desired, DesiredState, Lifecycle, Registration, Report, Stamp},
     testing::{
-        POOL, REGIONS, candidate, member, names, region, registered, reporting, snapshot,
-        some_health, with,
+        FRAMEWORKS, POOL, REGIONS, candidate, member, names, region, registered, reporting,
+        snapshot, some_health, with,
     },
 };
 
@@ -35,6 +35,20 @@ fn whole(us: Region, members: Vec<Member>) -> Candidate {
 #[test]
 fn only_an_available_fresh_instance_that_is_not_unhealthy_is_ready() {
     let life = |lifecycle| reporting("i-1", "us", |report| report.lifecycle = lifecycle);
+    let wanted = |state| {
+        with(member("i-1", "us"), |member| {
+            member.standing_mut().desired = Some(Desired {
+                instance: "i-1".into(),
+                region: "us".into(),
+                state,
+                reason: None,
+                operator: None,
+                at: Timestamp(0),
+                writer_region: "eu".into(),
+                stamp: Stamp { epoch: 0, sequence: 1 },
+            });
+        })
+    };
     let health = |health| reporting("i-1", "us", |report| report.health = health);
     let generation = |generation| reporting("i-1", "us", |it| it.generation = generation);
     for (what, member, ready) in [
@@ -46,8 +60,11 @@ fn only_an_available_fresh_instance_that_is_not_unhealthy_is_ready() {
         ("cleaning", life(Lifecycle::Cleaning), false),
         ("quarantined", life(Lifecycle::Quarantined), false),
         ("terminated", life(Lifecycle::Terminated), false),
+        ("wanted in service", wanted(DesiredState::Serving), true),
+        ("wanted drained", wanted(DesiredState::Draining), false),
+        ("wanted in quarantine", wanted(DesiredState::Quarantined), false),
         ("stale", Member { fresh: false, ..member("i-1", "us") }, false),
-        ("silent", with(member("i-1", "us"), |it| it.standing.report = None), false),
+        ("silent", with(member("i-1", "us"), |it| it.standing_mut().report = None), false),
         ("of an earlier generation", generation(1), false),
         ("of a later generation", generation(3), false),
     ] {
@@ -104,13 +121,14 @@ fn an_instance_has_its_own_facts_and_its_regions() {
         it.cost_per_hour = Some(12.5);
         it.frameworks = names(&["hipaa", "gdpr"]);
     };
-    let one = with(reporting("i-1", "us", measured), |it| slow(&mut it.standing.registration));
+    let one =
+        with(reporting("i-1", "us", measured), |it| slow(&mut it.standing_mut().registration));
     let elsewhere = registered("i-2", "us", |it| it.provider = Some("metal".to_owned()));
     let snapshot = snapshot(vec![us], vec![one, elsewhere]);
     let candidates = &snapshot.instances_at_home(&pool()).unwrap().candidates;
     let expected = Candidate {
-        zone: Some("us-1a".to_owned()),
-        provider: Some("aws".to_owned()),
+        zone: Some("us-1a".into()),
+        provider: Some("aws".into()),
         location: Some(location),
         queue_depth: Some(3.0),
         running: Some(6),
@@ -161,17 +179,17 @@ fn a_region_is_the_sum_of_its_ready_instances() {
     };
     let slots = |slots, member: Member| {
         with(member, |it| {
-            it.standing.registration.slots = Some(slots);
-            it.standing.registration.cost_per_hour = Some(f64::from(slots));
+            it.standing_mut().registration.slots = Some(slots);
+            it.standing_mut().registration.cost_per_hour = Some(f64::from(slots));
         })
     };
     let degraded = with(reporting("i-2", "us", slow(4, 3, 300.0)), |it| {
-        let report = it.standing.report.as_mut().unwrap();
+        let report = it.standing_mut().report.as_mut().unwrap();
         (report.health, report.enclave) = (Health::Degraded, EnclaveState::Attested);
-        it.standing.registration.frameworks = names(&["gdpr"]);
+        it.standing_mut().registration.frameworks = names(&["gdpr"]);
     });
     let draining = with(reporting("i-3", "us", slow(90, 90, 900.0)), |it| {
-        it.standing.report.as_mut().unwrap().lifecycle = Lifecycle::Draining;
+        it.standing_mut().report.as_mut().unwrap().lifecycle = Lifecycle::Draining;
     });
     let stale = Member { fresh: false, ..reporting("i-4", "us", slow(90, 90, 900.0)) };
     let members = vec![
@@ -256,7 +274,7 @@ fn utilization_is_running_over_slots_up_to_all() {
         (None, Some(8), None),
     ] {
         let one = with(reporting("i-1", "us", |report| report.running = running), |it| {
-            it.standing.registration.slots = slots;
+            it.standing_mut().registration.slots = slots;
         });
         assert_eq!(alone(one).utilization, expected, "{running:?} of {slots:?}");
     }
@@ -277,7 +295,7 @@ fn round_trips_are_none_at_home_and_unknown_where_unmeasured() {
 fn pools_are_found_by_the_models_they_serve() {
     let serving = |id: &str, region: &str, pool: &str, models: &[&'static str]| {
         with(reporting(id, region, |report| report.models = names(models)), |it| {
-            it.standing.registration.pool = pool.into();
+            it.standing_mut().registration.pool = pool.into();
         })
     };
     let members = vec![
@@ -366,9 +384,10 @@ fn some_members() -> impl Strategy<Value = Vec<Member>> {
             let (region, pool, health, fresh, slots, running) = one;
             with(member(&format!("i-{i:02}"), region), |it| {
                 it.fresh = fresh;
-                it.standing.registration.pool = pool.into();
-                it.standing.registration.slots = slots;
-                let report = it.standing.report.as_mut().unwrap();
+                let standing = it.standing_mut();
+                standing.registration.pool = pool.into();
+                standing.registration.slots = slots;
+                let report = standing.report.as_mut().unwrap();
                 (report.health, report.running) = (health, running);
             })
         });
@@ -394,6 +413,35 @@ proptest! {
             }
             let ids: BTreeSet<_> = known.values().collect();
             prop_assert_eq!(ids.len(), known.len());
+        }
+    }
+
+    /// What is taken over from the snapshot before is what would be made anew.
+    #[test]
+    fn a_snapshot_does_not_depend_on_those_before(
+        fleets in prop::collection::vec((some_members(), 0..3usize), 1..6),
+    ) {
+        let mut builder = Builder::new("us".into());
+        let mut known: BTreeMap<_, Member> = BTreeMap::new();
+        for (members, changed) in fleets {
+            // Some instances stay as they were, as the same allocations.
+            for (n, member) in members.into_iter().enumerate() {
+                let id = member.standing.registration.id.clone();
+                if n % 3 != changed {
+                    known.insert(id, member);
+                }
+            }
+            let regions = REGIONS.map(|id| with(region(id), |it| {
+                it.frameworks = names(&FRAMEWORKS[changed..]);
+            }));
+            let members: Vec<_> = known.values().cloned().collect();
+            let next =
+                builder.build(Timestamp(1), regions.to_vec(), members.clone(), &BTreeMap::new());
+            let candidates = |of: &Snapshot| -> Vec<_> {
+                of.views().map(|view| (view.key.clone(), view.candidates.clone())).collect()
+            };
+            let anew = snapshot(regions.to_vec(), members);
+            prop_assert_eq!(candidates(&next), candidates(&anew));
         }
     }
 

@@ -118,18 +118,17 @@ fn check_tenants(layers: &mut Layers, config: &Config) {
 }
 
 fn check_numbers(layers: &mut Layers, config: &Config) {
-    let health = &config.health_check;
+    let (health, follow) = (&config.health_check, &config.follow);
     for (key, value) in [
-        ("interval_seconds", health.interval_seconds),
-        ("timeout_seconds", health.timeout_seconds),
-        ("stale_after_seconds", health.stale_after_seconds),
-        ("ping_interval_seconds", health.ping_interval_seconds),
+        ("health_check.interval_seconds", health.interval_seconds),
+        ("health_check.timeout_seconds", health.timeout_seconds),
+        ("health_check.stale_after_seconds", health.stale_after_seconds),
+        ("health_check.ping_interval_seconds", health.ping_interval_seconds),
+        ("follow.interval_seconds", follow.interval_seconds),
+        ("follow.registrations_interval_seconds", follow.registrations_interval_seconds),
     ] {
         if !(value.is_finite() && (0.01..=86_400.0).contains(&value)) {
-            layers.reject(
-                &format!("health_check.{key}"),
-                format!("{value} is not within 0.01 and 86400"),
-            );
+            layers.reject(key, format!("{value} is not within 0.01 and 86400"));
         }
     }
     let limits = &config.limits;

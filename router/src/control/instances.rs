@@ -37,7 +37,7 @@ impl Wanted {
 #[derive(Debug, Serialize)]
 pub(super) struct InstanceStatus {
     #[serde(flatten)]
-    standing: Standing,
+    standing: Arc<Standing>,
     /// Whether it gets requests from this router, as far as the state tells.
     ready: bool,
     /// The router's own counts; `None` for instances of other regions.
@@ -47,7 +47,12 @@ pub(super) struct InstanceStatus {
 }
 
 impl InstanceStatus {
-    fn new(standing: &Standing, known: Option<&Known<'_>>, home: &RegionId, now_ms: u64) -> Self {
+    fn new(
+        standing: &Arc<Standing>,
+        known: Option<&Known<'_>>,
+        home: &RegionId,
+        now_ms: u64,
+    ) -> Self {
         let here = known.filter(|_| standing.registration.region == *home);
         let live = here.map(|known| known.slot.live(now_ms));
         Self {
@@ -84,7 +89,7 @@ pub(super) async fn list(
     let fleet = context.conductor.fleet();
     let (home, now_ms) = (&fleet.snapshot.home, context.clock.now_ms());
     let known: BTreeMap<_, _> = candidates(&fleet).collect();
-    let status = |standing: &Standing| {
+    let status = |standing: &Arc<Standing>| {
         let known = known.get(standing.registration.id.as_str());
         InstanceStatus::new(standing, known, home, now_ms)
     };

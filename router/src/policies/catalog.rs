@@ -146,14 +146,8 @@ fn made_up_views() -> Vec<Arc<View>> {
         shards: 1,
     };
     let known = Report {
-        id: "i-known".into(),
-        region: region.id.clone(),
-        generation: 1,
-        sequence: 1,
-        at: Timestamp(0),
         lifecycle: Lifecycle::Available,
         health: Health::Healthy,
-        reason: None,
         queue_depth: Some(2),
         running: Some(3),
         avg_latency_ms: Some(150.0),
@@ -162,9 +156,10 @@ fn made_up_views() -> Vec<Arc<View>> {
         enclave: EnclaveState::Running,
         gpu_utilization: Some(0.5),
         gpu_memory_free_bytes: Some(1 << 30),
+        ..Report::new("i-known", region.id.clone(), 1, 1)
     };
     let member = |id: &str, report: Option<Report>| Member {
-        standing: Standing { registration: registration(id, &region), report },
+        standing: Standing::new(registration(id, &region), report).into(),
         fresh: true,
     };
     let members = vec![member("i-known", Some(known)), member("i-unknown", None)];
@@ -175,19 +170,10 @@ fn made_up_views() -> Vec<Arc<View>> {
 
 fn registration(id: &str, region: &Region) -> Registration {
     Registration {
-        id: id.into(),
-        region: region.id.clone(),
-        pool: "model-a".into(),
-        address: "192.0.2.2:8000".into(),
         health_address: "192.0.2.2:8080".into(),
-        zone: None,
-        provider: None,
-        instance_type: None,
         slots: Some(8),
         cost_per_hour: Some(2.5),
-        frameworks: Vec::new(),
-        metadata: BTreeMap::new(),
-        registered_at: Timestamp(0),
         generation: 1,
+        ..Registration::new(id, region.id.clone(), "model-a", "192.0.2.2:8000")
     }
 }

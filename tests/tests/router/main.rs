@@ -9,6 +9,7 @@ mod bodies;
 mod config;
 mod control_api;
 mod dry_run;
+mod outage;
 mod peers;
 mod policies;
 mod request_path;

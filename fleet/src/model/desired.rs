@@ -1,0 +1,160 @@
+//! What operators and routers want of an instance, apart from what it says of itself.
+//!
+//! Several regions may want something of one instance, and each writes an opinion of its own, so that no
+//! write undoes another's. The opinion with the highest stamp counts; of two with the same stamp, written
+//! at the same time in two regions that had not heard of each other, the stricter.
+
+use std::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::{InstanceId, Lifecycle, RegionId, Stamp, Timestamp};
+
+/// What is wanted of an instance. Stored in `gpu-instances`, one for each region that wants something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    pub instance: InstanceId,
+    /// Where the instance is.
+    pub region: RegionId,
+    pub state: DesiredState,
+    /// For people, as in `ticket 4711: ECC errors`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who wants it: a person's name, or a router's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// By the writer's clock; for people, never to decide which counts.
+    pub at: Timestamp,
+    /// Where it was written.
+    pub writer_region: RegionId,
+    #[serde(flatten)]
+    pub stamp: Stamp,
+}
+
+/// Whether an instance should serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DesiredState {
+    /// Whatever it says of itself holds.
+    Serving,
+    Draining,
+    Quarantined,
+}
+
+impl DesiredState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// The lifecycle that it asks for, at least.
+    pub fn lifecycle(self) -> Lifecycle {
+        match self {
+            Self::Serving => Lifecycle::Available,
+            Self::Draining => Lifecycle::Draining,
+            Self::Quarantined => Lifecycle::Quarantined,
+        }
+    }
+}
+
+impl Desired {
+    /// Which of two opinions on one instance counts. It does not matter in which order, or how often,
+    /// opinions are merged.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        if self.order(&other) == Ordering::Less { other } else { self }
+    }
+
+    /// By stamp, then by strictness; what follows only makes the order total.
+    fn order(&self, other: &Self) -> Ordering {
+        self.stamp
+            .cmp(&other.stamp)
+            .then(self.state.cmp(&other.state))
+            .then_with(|| self.writer_region.cmp(&other.writer_region))
+            .then(self.at.cmp(&other.at))
+            .then_with(|| self.reason.cmp(&other.reason))
+            .then_with(|| self.operator.cmp(&other.operator))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn desired(epoch: u64, sequence: u64, state: DesiredState, writer: &str) -> Desired {
+        Desired {
+            instance: "i-1".into(),
+            region: "us".into(),
+            state,
+            reason: None,
+            operator: None,
+            at: Timestamp(sequence),
+            writer_region: writer.into(),
+            stamp: Stamp { epoch, sequence },
+        }
+    }
+
+    #[test]
+    fn the_highest_stamp_counts_and_a_tie_goes_to_the_stricter() {
+        use DesiredState::{Draining, Quarantined, Serving};
+        for (a, b, expected) in [
+            ((0, 2, Serving), (0, 1, Quarantined), Serving),
+            ((1, 1, Serving), (0, 9, Quarantined), Serving),
+            ((0, 3, Serving), (0, 3, Quarantined), Quarantined),
+            ((0, 3, Draining), (0, 3, Quarantined), Quarantined),
+            ((0, 3, Draining), (0, 3, Serving), Draining),
+        ] {
+            let a = desired(a.0, a.1, a.2, "us");
+            let b = desired(b.0, b.1, b.2, "eu");
+            assert_eq!(a.clone().merge(b.clone()).state, expected, "{a:?} {b:?}");
+            assert_eq!(b.merge(a).state, expected);
+        }
+    }
+
+    #[test]
+    fn the_stored_form_is_flat() {
+        let stored = serde_json::json!({
+            "instance": "i-1", "region": "us", "state": "quarantined", "at": 7,
+            "writer_region": "eu", "epoch": 0, "sequence": 7,
+        });
+        let expected = desired(0, 7, DesiredState::Quarantined, "eu");
+        assert_eq!(serde_json::to_value(&expected).ok(), Some(stored.clone()));
+        assert_eq!(serde_json::from_value::<Desired>(stored).ok(), Some(expected));
+    }
+
+    fn any_desired() -> impl Strategy<Value = Desired> {
+        use DesiredState::{Draining, Quarantined, Serving};
+        let state = prop::sample::select(vec![Serving, Draining, Quarantined]);
+        let writer = prop::sample::select(vec!["us", "eu", "ap"]);
+        (0..2u64, 0..3u64, state, writer, 0..3u64, prop::option::of("[ab]")).prop_map(
+            |(epoch, sequence, state, writer, at, reason)| Desired {
+                at: Timestamp(at),
+                reason,
+                ..desired(epoch, sequence, state, writer)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_do_not_matter(
+            (mut all, shuffled) in prop::collection::vec(any_desired(), 1..6)
+                .prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
+        ) {
+            let merged = |all: &[Desired]| all.iter().cloned().reduce(Desired::merge);
+            let expected = merged(&all);
+            prop_assert_eq!(merged(&shuffled), expected.clone());
+            all.extend(shuffled);
+            prop_assert_eq!(merged(&all), expected.clone());
+            // Replicas that merged some already come to the same.
+            let (some, rest) = all.split_at(all.len() / 2);
+            let halves: Vec<_> = [merged(some), merged(rest)].into_iter().flatten().collect();
+            prop_assert_eq!(merged(&halves), expected);
+        }
+    }
+}

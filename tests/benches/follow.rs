@@ -1,0 +1,262 @@
+//! What it costs a router to follow a region of 10,000 instances that each send a heartbeat every 10 s:
+//! its CPU and memory, and how long a heartbeat takes to reach its snapshot. `cargo xtask bench follow`
+//! builds and runs this.
+//!
+//! The state engine is the embedded one, in a process of its own, whose figures are told apart. Write and
+//! read latencies are this machine's over loopback; DynamoDB's, in its own region, are 5 to 15 ms and 1 to
+//! 5 ms.
+
+#![allow(clippy::print_stdout, reason = "a benchmark answers on stdout")]
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use mrgc_fleet::model::{Health, Lifecycle, Region, RegionId, Registration, Report};
+use mrgc_store::{Store, StoreConfig};
+use mrgc_tests::{
+    cluster::{Cluster, PATIENCE, Program, Router, VIRGINIA, eventually},
+    usage,
+};
+use tokio::task::JoinSet;
+
+const INSTANCES: u64 = 10_000;
+/// 10,000 writes of 1 KB in 10 s stay under a partition's limit with these.
+const SHARDS: u32 = 16;
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const WRITERS: u64 = 16;
+const MEASURED_FOR: Duration = Duration::from_secs(40);
+const SAMPLES: u64 = 100;
+/// Of one core.
+const MAX_CPU_SHARE: f64 = 0.05;
+const MAX_MEMORY_MB: f64 = 200.0;
+const POOLS: u64 = 8;
+const ROUTE: &str = "[[routes]]\nname = \"any\"\npolicies = [{ name = \"score\" }]\n";
+
+fn main() -> Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(run())
+}
+
+async fn run() -> Result<ExitCode> {
+    let cluster = Cluster::start().await?;
+    let store = Store::connect(&StoreConfig {
+        endpoint: Some(cluster.store_endpoint()?),
+        timeout_ms: 30_000,
+        ..StoreConfig::default()
+    })
+    .await?;
+    let region = RegionId::from(VIRGINIA.id);
+    store.put_region(&Region { shards: SHARDS, ..plain_region(&region) }).await?;
+    eprintln!("registering {INSTANCES} instances");
+    let fleet = Arc::new(register(&store, &region).await?);
+    let router = cluster.router(VIRGINIA, ROUTE).await?;
+
+    let sent = Arc::new(AtomicU64::new(0));
+    let writes = Arc::new(std::sync::Mutex::new(histogram()?));
+    let mut beating = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (store, fleet, sent) = (store.clone(), fleet.clone(), sent.clone());
+        beating.spawn(beat(store, fleet, writer, sent, writes.clone()));
+    }
+    // Before that, not every instance has reported.
+    tokio::time::sleep(HEARTBEAT.mul_f64(1.5)).await;
+    eprintln!("measuring for {} s", MEASURED_FOR.as_secs());
+    let load = Load::measure(&router.program, &cluster.state, &sent).await?;
+    let listing = listing(&store, &region).await?;
+    eprintln!("following {SAMPLES} heartbeats into the snapshot");
+    let seen = heartbeats_seen(&cluster, &router, &store, &fleet[0]).await?;
+    beating.abort_all();
+
+    let writes = writes.lock().map_err(|_| anyhow::anyhow!("a writer panicked"))?.clone();
+    Ok(report(&load, &listing, &writes, &seen))
+}
+
+fn plain_region(id: &RegionId) -> Region {
+    Region {
+        id: id.clone(),
+        name: String::new(),
+        provider: None,
+        location: None,
+        endpoint: "http://127.0.0.1:1".to_owned(),
+        frameworks: Vec::new(),
+        cost_multiplier: 1.0,
+        carbon_intensity: None,
+        max_capacity: None,
+        shards: SHARDS,
+    }
+}
+
+async fn register(store: &Store, region: &RegionId) -> Result<Vec<Registration>> {
+    let mut registering = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (store, region) = (store.clone(), region.clone());
+        registering.spawn(async move {
+            let mut registered = Vec::new();
+            for n in (writer..INSTANCES).step_by(WRITERS as usize) {
+                let (id, pool) = (format!("i-{n:017x}"), format!("model-{}", n % POOLS));
+                let address = format!("10.66.{}.{}:8000", n / 256, n % 256);
+                let new = Registration {
+                    zone: Some(format!("{region}a")),
+                    instance_type: Some("p5.48xlarge".to_owned()),
+                    slots: Some(64),
+                    ..Registration::new(id, region.clone(), pool, address)
+                };
+                registered.push(store.register(&new).await?);
+            }
+            anyhow::Ok(registered)
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(registered) = registering.join_next().await {
+        all.extend(registered??);
+    }
+    Ok(all)
+}
+
+/// Heartbeats of every 16th instance but the first, evenly over the interval, for ever.
+async fn beat(
+    store: Store,
+    fleet: Arc<Vec<Registration>>,
+    writer: u64,
+    sent: Arc<AtomicU64>,
+    writes: Arc<std::sync::Mutex<Histogram<u64>>>,
+) -> Result<()> {
+    let own: Vec<_> =
+        fleet.iter().skip(1).skip(writer as usize).step_by(WRITERS as usize).collect();
+    let mut ticks = tokio::time::interval(HEARTBEAT.div_f64(own.len() as f64));
+    let mut sequence = 0;
+    loop {
+        sequence += 1;
+        for registration in &own {
+            ticks.tick().await;
+            let started = Instant::now();
+            store.report(&heartbeat(registration, sequence)).await?;
+            sent.fetch_add(1, Relaxed);
+            if let Ok(mut writes) = writes.lock() {
+                writes.saturating_record(started.elapsed().as_micros() as u64);
+            }
+        }
+    }
+}
+
+fn heartbeat(registration: &Registration, sequence: u64) -> Report {
+    Report {
+        lifecycle: Lifecycle::Available,
+        health: Health::Healthy,
+        queue_depth: Some((sequence % 9) as u32),
+        running: Some((sequence % 60) as u32),
+        avg_latency_ms: Some(150.0 + (sequence % 100) as f64),
+        time_to_first_token_ms: Some(80.0 + (sequence % 40) as f64),
+        models: vec!["meta-llama/Llama-3.1-70B-Instruct".to_owned()],
+        gpu_utilization: Some(0.5 + 0.005 * (sequence % 100) as f64),
+        gpu_memory_free_bytes: Some(8_589_934_592),
+        ..Report::new(
+            registration.id.clone(),
+            registration.region.clone(),
+            registration.generation,
+            sequence,
+        )
+    }
+}
+
+/// What the processes used while heartbeats came.
+struct Load {
+    router_share: f64,
+    router_mb: f64,
+    engine_share: f64,
+    engine_mb: f64,
+    heartbeats_per_second: f64,
+}
+
+impl Load {
+    async fn measure(router: &Program, engine: &Program, sent: &AtomicU64) -> Result<Self> {
+        let (router, engine) = (router.pid().context("pid")?, engine.pid().context("pid")?);
+        let (started, sent_before) = (Instant::now(), sent.load(Relaxed));
+        let before = (usage::cpu(router)?, usage::cpu(engine)?);
+        tokio::time::sleep(MEASURED_FOR).await;
+        let after = (usage::cpu(router)?, usage::cpu(engine)?);
+        let elapsed = started.elapsed().as_secs_f64();
+        let share = |before: Duration, after: Duration| (after - before).as_secs_f64() / elapsed;
+        Ok(Self {
+            router_share: share(before.0, after.0),
+            router_mb: usage::memory_bytes(router)? as f64 / 1e6,
+            engine_share: share(before.1, after.1),
+            engine_mb: usage::memory_bytes(engine)? as f64 / 1e6,
+            heartbeats_per_second: (sent.load(Relaxed) - sent_before) as f64 / elapsed,
+        })
+    }
+}
+
+/// Times of listing the whole region, in microseconds.
+async fn listing(store: &Store, region: &RegionId) -> Result<Histogram<u64>> {
+    let mut times = histogram()?;
+    for _ in 0..10 {
+        let started = Instant::now();
+        let listed = store.instances(region).await?.len() as u64;
+        anyhow::ensure!(listed == INSTANCES, "{listed} of {INSTANCES} instances are listed");
+        times.saturating_record(started.elapsed().as_micros() as u64);
+    }
+    Ok(times)
+}
+
+/// From the moment a heartbeat is written to that at which the router's snapshot holds it, in
+/// microseconds, of the one instance for which nobody else writes.
+async fn heartbeats_seen(
+    cluster: &Cluster,
+    router: &Router,
+    store: &Store,
+    registration: &Registration,
+) -> Result<Histogram<u64>> {
+    let mut times = histogram()?;
+    let path = format!("/instances/{}", registration.id);
+    for sequence in 1..=SAMPLES {
+        // At any moment of the router's period.
+        tokio::time::sleep(Duration::from_millis(37 * (sequence % 29))).await;
+        store.report(&heartbeat(registration, sequence)).await?;
+        let started = Instant::now();
+        eventually("the heartbeat is seen", PATIENCE, || async {
+            let seen = router.get(&cluster.client, &path).await?;
+            Ok((seen["report"]["sequence"] == sequence).then_some(()))
+        })
+        .await?;
+        times.saturating_record(started.elapsed().as_micros() as u64);
+    }
+    Ok(times)
+}
+
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
+}
+
+fn report(
+    load: &Load,
+    listing: &Histogram<u64>,
+    writes: &Histogram<u64>,
+    seen: &Histogram<u64>,
+) -> ExitCode {
+    let ms = |times: &Histogram<u64>, q| times.value_at_quantile(q) as f64 / 1e3;
+    println!("{INSTANCES} instances, {:.0} heartbeats/s", load.heartbeats_per_second);
+    println!("  router  {:>6.1} % of a core {:>8.1} MB", 100.0 * load.router_share, load.router_mb);
+    println!("  engine  {:>6.1} % of a core {:>8.1} MB", 100.0 * load.engine_share, load.engine_mb);
+    for (what, times) in
+        [("heartbeat to snapshot", seen), ("heartbeat written", writes), ("region listed", listing)]
+    {
+        println!("  {what:<22} p50 {:>8.1} ms, p99 {:>8.1} ms", ms(times, 0.5), ms(times, 0.99));
+    }
+    let met = load.router_share <= MAX_CPU_SHARE && load.router_mb <= MAX_MEMORY_MB;
+    println!(
+        "goal: at most {:.0} % of a core and {MAX_MEMORY_MB:.0} MB: {}",
+        100.0 * MAX_CPU_SHARE,
+        if met { "met" } else { "MISSED" }
+    );
+    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
