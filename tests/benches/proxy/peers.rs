@@ -22,14 +22,14 @@ const UPSTREAMS: usize = 16;
 const THREADS: usize = 2;
 const CONNECTIONS: usize = 32;
 
-/// Kills the process when dropped.
+/// Ends the process when dropped.
 #[derive(Debug)]
 struct Owned(Child);
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
+        // Asked, not killed: the workers of a master that is killed go on. It may have ended by itself.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }
 }
