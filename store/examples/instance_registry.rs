@@ -27,6 +27,7 @@ pub async fn run(store: &Store, out: &mut impl Write) -> Result<()> {
 
     // Register a new instance.
     let instance = NewInstance {
+        health_address: "10.66.10.50:8080".to_owned(),
         zone: Some("us-east-1a".to_owned()),
         subnet_id: Some("subnet-12345".to_owned()),
         subnet_cidr: Some("10.66.10.0/23".to_owned()),

@@ -64,14 +64,12 @@ pub use control::{AUDIT_BUDGET_BYTES, AuditEntry, LeaseKeeper};
 pub use corrupt::CorruptItem;
 pub use counts::Counts;
 pub use dump::{
-    DUMP_VERSION, DumpError, DumpHeader, DumpReader, DumpSummary, Export, ExportChunk, ExportOptions,
-    ImportProgress, Imported, OnConflict,
+    DUMP_VERSION, DumpError, DumpHeader, DumpReader, DumpSummary, Export, ExportChunk,
+    ExportOptions, ImportProgress, Imported, OnConflict,
 };
 pub use error::{Call, Fence, Holder, StoreError};
 pub use follow::{Changes, Follower, FollowerConfig, ReadCounts};
-pub use metrics::{
-    CollectorCounts, MAX_WINDOW_MINUTES, METRICS_BUDGET_BYTES, MetricsCollector,
-};
+pub use metrics::{CollectorCounts, MAX_WINDOW_MINUTES, METRICS_BUDGET_BYTES, MetricsCollector};
 pub use policies::{MAX_ARTIFACT_BYTES, PolicyVersion};
 pub use provision::{ProvisionOptions, ProvisionStep};
 pub use reads::ReadingFrom;

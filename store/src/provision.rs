@@ -168,7 +168,14 @@ impl Store {
         match answer {
             Ok(_) => Ok(Some(ProvisionStep::TimeToLive)),
             Err(error) if error.code().is_some_and(is_unsupported) => Ok(UNSUPPORTED),
-            Err(error) => Err(self.failed(call, error)),
+            Err(error) => {
+                // Where somebody else did it in the meantime, the service calls it invalid.
+                let now = self.time_to_live(table).await?;
+                let on = now.is_some_and(|now| {
+                    now.time_to_live_status().is_some_and(|s| *s != TimeToLiveStatus::Disabled)
+                });
+                if on { Ok(None) } else { Err(self.failed(call, error)) }
+            }
         }
     }
 

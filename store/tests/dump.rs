@@ -50,16 +50,23 @@ async fn stored(engine: &Engine, table: &str) -> BTreeMap<String, Item> {
     loop {
         let request = engine.client().scan().table_name(table).set_exclusive_start_key(after);
         let page = request.send().await.unwrap();
-        items.extend(
-            page.items
-                .unwrap_or_default()
-                .into_iter()
-                .map(|item| (format!("{:?} {:?}", item["pk"], item["sk"]), item)),
-        );
+        items.extend(page.items.unwrap_or_default().into_iter().map(|mut item| {
+            item.values_mut().for_each(trim_number);
+            (format!("{:?} {:?}", item["pk"], item["sk"]), item)
+        }));
         after = page.last_evaluated_key.filter(|key| !key.is_empty());
         if after.is_none() {
             return items;
         }
+    }
+}
+
+/// Some engines give 150.0 back as it was written by an update, and as 150 where it was put.
+fn trim_number(value: &mut AttributeValue) {
+    if let AttributeValue::N(text) = value
+        && let Some(whole) = text.strip_suffix(".0")
+    {
+        *text = whole.to_owned();
     }
 }
 

@@ -142,17 +142,19 @@ async fn a_write_that_the_sdk_repeats_is_no_loss() {
 }
 
 #[tokio::test]
-async fn heartbeats_share_a_connection() {
+async fn heartbeats_share_a_connection_and_are_one_call_each() {
     let folder = Folder::new();
     let engine = Engine::start(&folder).await;
     let lossy = Lossy::before(&engine).await;
     let store = store_at(lossy.address).await;
     store.register(&registration("i-1")).await.unwrap();
     let before = lossy.connections();
+    lossy.lose_answer(1_000);
     for sequence in 1..=20 {
         store.report(&report("i-1", 1, sequence)).await.unwrap();
     }
     assert_eq!(lossy.connections(), before);
+    assert_eq!(lossy.answers_left(), 1_000 - 20);
     engine.stop().await;
 }
 

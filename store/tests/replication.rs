@@ -48,7 +48,7 @@ impl World {
     async fn start() -> Self {
         let seed = std::env::var("MRGC_TEST_SEED").ok().and_then(|text| text.parse().ok());
         let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-        println!("MRGC_TEST_SEED={seed}");
+        eprintln!("MRGC_TEST_SEED={seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         let folders = [Folder::new(), Folder::new()];
         let port = "127.0.0.1:0".parse().unwrap();

@@ -106,7 +106,7 @@ impl Carrier {
                 && self.road.is_empty()
                 && let Some(answer) = waiting.take()
             {
-                println!("replicator: {} versions carried", self.carried);
+                eprintln!("replicator: {} versions carried", self.carried);
                 let _ = answer.send(());
             }
             waiting = waiting.or_else(|| asked.try_recv().ok());

@@ -251,6 +251,11 @@ impl Lossy {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// How many answers there are still to come, the lost one included.
+    pub(crate) fn answers_left(&self) -> u32 {
+        self.lose.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn has_lost_it(&self) -> bool {
         self.lose.load(Ordering::SeqCst) == 0
     }

@@ -113,6 +113,7 @@ async fn an_agent_that_lost_its_id_writes_no_more() {
         .await;
     let reason = body["checks"]["store"]["reason"].as_str().unwrap();
     assert!(reason.starts_with("fenced: "), "{reason}");
+    assert!(reason.contains("another agent registered this id from "), "{reason}");
     assert_eq!(body["status"], "degraded");
     second.health_when("second is well", |_, body| body["checks"]["store"]["status"] == "ok").await;
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use mrgc_fleet::snapshot::Level;
+use mrgc_store::ReadingFrom;
 
 use super::Context;
 use crate::{data::LATENCY_BOUNDS_MS, health, policies::Status};
@@ -53,7 +54,40 @@ pub(super) fn text(context: &Context) -> String {
     requests(&mut text, context);
     policies(&mut text, context);
     fleet(&mut text, context);
+    store(&mut text, context);
     text.0
+}
+
+/// Whether the shared state can be read, from where, and what its calls came to.
+fn store(text: &mut Exposition, context: &Context) {
+    let is_up = context.health.get("store").is_none_or(|check| check.status == health::Status::Ok);
+    let (name, help) = ("mrgc_router_store_up", "1 while the shared state can be read.");
+    text.single(name, "gauge", help, f64::from(u8::from(is_up)));
+    let Some(store) = &context.store else { return };
+    let is_replica = store.reading_from() != ReadingFrom::Primary;
+    let (name, help) = ("mrgc_router_store_replica", "1 while reads go to another region.");
+    text.single(name, "gauge", help, f64::from(u8::from(is_replica)));
+    let counts = store.counts();
+    for (name, help, value) in [
+        ("retries", "Attempts after the first of a call.", counts.retried),
+        ("throttled", "Answers that throttled, each attempt counted.", counts.throttled),
+        ("corrupt_items", "Items that could not be read and were skipped.", counts.corrupt_items),
+        ("replica_reads", "Reads that another region answered.", counts.replica_reads),
+    ] {
+        let name = format!("mrgc_router_store_{name}_total");
+        text.single(&name, "counter", help, value as f64);
+    }
+    let name = "mrgc_router_store_failures_total";
+    let mut failures = text.family(name, "counter", "Calls that failed, retries included.");
+    for (kind, value) in [
+        ("unreachable", counts.failed_unreachable),
+        ("timeout", counts.failed_timeout),
+        ("throttled", counts.failed_throttled),
+        ("denied", counts.failed_denied),
+        ("other", counts.failed_other),
+    ] {
+        failures.sample(&[("kind", kind)], value as f64);
+    }
 }
 
 fn requests(text: &mut Exposition, context: &Context) {
@@ -144,10 +178,6 @@ fn fleet(text: &mut Exposition, context: &Context) {
         "Time since start.",
         context.started.elapsed().as_secs_f64(),
     );
-    let degraded =
-        |part: &str| context.health.get(part).is_some_and(|c| c.status != health::Status::Ok);
-    let store = f64::from(u8::from(!degraded("store")));
-    text.single("mrgc_router_store_up", "gauge", "1 while the shared state can be read.", store);
     let instances: Vec<_> = fleet
         .snapshot
         .views()
