@@ -195,7 +195,7 @@ impl Store {
             Ok(_) => Ok(Written::Done),
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(refused)) => {
-                    Ok(Written::Refused(refused.item.clone()))
+                    self.held_back(table, &key, refused.item.clone()).await
                 }
                 _ => Err(self.failed(self.call("PutItem", table, &key), error)),
             },
@@ -225,7 +225,7 @@ impl Store {
             Ok(_) => Ok(Written::Done),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
-                    Ok(Written::Refused(refused.item.clone()))
+                    self.held_back(table, &key, refused.item.clone()).await
                 }
                 _ => Err(self.failed(self.call("UpdateItem", table, &key), error)),
             },
@@ -253,10 +253,24 @@ impl Store {
             Ok(_) => Ok(Written::Done),
             Err(error) => match error.as_service_error() {
                 Some(DeleteItemError::ConditionalCheckFailedException(refused)) => {
-                    Ok(Written::Refused(refused.item.clone()))
+                    self.held_back(table, key, refused.item.clone()).await
                 }
                 _ => Err(self.failed(self.call("DeleteItem", table, key), error)),
             },
+        }
+    }
+
+    /// A write whose condition did not hold. An engine that does not return what is stored (DynamoDB Local
+    /// of before 2023) is asked for it.
+    async fn held_back(
+        &self,
+        table: Table,
+        key: &Key,
+        held: Option<Item>,
+    ) -> Result<Written, StoreError> {
+        match held {
+            Some(item) => Ok(Written::Refused(Some(item))),
+            None => Ok(Written::Refused(self.get(table, key).await?)),
         }
     }
 

@@ -4,7 +4,9 @@ use mrgc_fleet::model::{Desired, DesiredState, Lifecycle, Stamp, Timestamp};
 use mrgc_store::StoreError;
 use tokio::task::JoinSet;
 
-use crate::support::{Engine, Folder, Lossy, REGION, region, registration, report, store_at};
+use crate::support::{
+    Engine, Folder, Lossy, REGION, region, registration, report, store_at, without,
+};
 
 fn wish(state: DesiredState, writer_region: &str) -> Desired {
     Desired {
@@ -99,6 +101,9 @@ async fn an_uncontradicted_wish_for_service_expires_and_the_next_goes_above_it()
 
 #[tokio::test]
 async fn wishes_at_once_each_get_a_stamp_and_the_last_counts() {
+    if without("atomic-writes") {
+        return;
+    }
     let folder = Folder::new();
     let engine = Engine::start(&folder).await;
     let store = engine.store().await;

@@ -4,7 +4,7 @@ use mrgc_fleet::model::{Lifecycle, Registration, Report, Writer};
 use mrgc_store::{Fence, StoreError};
 use tokio::task::JoinSet;
 
-use crate::support::{Engine, Folder, Lossy, REGION, registration, report, store_at};
+use crate::support::{Engine, Folder, Lossy, REGION, registration, report, store_at, without};
 
 fn agent(process: &str, host: &str, address: &str) -> Registration {
     Registration {
@@ -16,6 +16,9 @@ fn agent(process: &str, host: &str, address: &str) -> Registration {
 
 #[tokio::test]
 async fn of_fifty_writers_exactly_one_wins_each_sequence() {
+    if without("atomic-writes") {
+        return;
+    }
     const WRITERS: u32 = 50;
     const SEQUENCES: u64 = 6;
     let folder = Folder::new();
@@ -95,6 +98,9 @@ async fn a_clone_is_named_to_the_one_that_it_replaced() {
 
 #[tokio::test]
 async fn a_registration_that_the_sdk_repeats_is_one() {
+    if without("atomic-writes") {
+        return;
+    }
     let folder = Folder::new();
     let engine = Engine::start(&folder).await;
     let lossy = Lossy::before(&engine).await;

@@ -6,7 +6,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use mrgc_fleet::model::{Health, Lifecycle, Registration, Standing};
 use mrgc_store::{Fence, REPORT_BUDGET_BYTES, StoreError};
 
-use crate::support::{Engine, Folder, Lossy, REGION, registration, report, store_at, table};
+use crate::support::{
+    Engine, Folder, Lossy, REGION, registration, report, store_at, table, without,
+};
 
 #[tokio::test]
 async fn what_is_registered_and_reported_is_listed() {
@@ -143,6 +145,9 @@ async fn a_write_that_the_sdk_repeats_is_no_loss() {
 
 #[tokio::test]
 async fn heartbeats_share_a_connection_and_are_one_call_each() {
+    if without("keep-alive") {
+        return;
+    }
     let folder = Folder::new();
     let engine = Engine::start(&folder).await;
     let lossy = Lossy::before(&engine).await;
@@ -160,6 +165,9 @@ async fn heartbeats_share_a_connection_and_are_one_call_each() {
 
 #[tokio::test]
 async fn registrations_at_once_get_generations_of_their_own() {
+    if without("atomic-writes") {
+        return;
+    }
     let folder = Folder::new();
     let engine = Engine::start(&folder).await;
     let store = engine.store().await;
@@ -176,6 +184,9 @@ async fn registrations_at_once_get_generations_of_their_own() {
 
 #[tokio::test]
 async fn a_large_region_is_listed_whole() {
+    if without("atomic-writes") {
+        return;
+    }
     const INSTANCES: usize = 400;
     let folder = Folder::new();
     let engine = Engine::start(&folder).await;

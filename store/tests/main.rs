@@ -1,5 +1,5 @@
 //! The store against a real engine over its real protocol, each test with an engine and a file of its own.
-#![allow(clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 mod attempts;
 mod autoscaling;

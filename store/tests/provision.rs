@@ -180,7 +180,7 @@ async fn another_time_to_live_is_told_and_left() {
     let other = Difference::TimeToLive { found: Some("ends".to_owned()), expected: "expires_at" };
     for _ in 0..2 {
         let inspected = store.inspect().await.unwrap();
-        assert_eq!(of(&inspected, &table("metrics")).differences, [other.clone()]);
+        assert_eq!(of(&inspected, &table("metrics")).differences, std::slice::from_ref(&other));
         create(&store, false).await.unwrap();
     }
     // It says nothing against a program's start.

@@ -94,6 +94,14 @@ pub(crate) fn skipped(reason: &str) -> bool {
     is_external
 }
 
+/// Whether `MRGC_TEST_STORE_WITHOUT` says that the engine lacks what the calling test needs: `atomic-writes`
+/// (of conditional writes at once one wins, and none is lost), or `keep-alive` (connections stay open).
+pub(crate) fn without(capability: &str) -> bool {
+    let lacks = std::env::var("MRGC_TEST_STORE_WITHOUT").unwrap_or_default();
+    lacks.split(',').any(|name| name == capability)
+        && skipped(&format!("the engine is without {capability}"))
+}
+
 /// A running engine; dropping it stops it.
 pub(crate) struct Engine {
     pub(crate) address: SocketAddr,
