@@ -19,10 +19,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
-use mrgc_fleet::model::{Health, Lifecycle, Region, RegionId, Registration, Report};
+use mrgc_fleet::model::{Health, Lifecycle, RegionId, Registration, Report};
 use mrgc_store::{Store, StoreConfig};
 use mrgc_tests::{
-    cluster::{Cluster, PATIENCE, Program, Router, VIRGINIA, eventually},
+    cluster::{Cluster, PATIENCE, Program, RegionSpec, Router, VIRGINIA, eventually},
     usage,
 };
 use tokio::task::JoinSet;
@@ -55,10 +55,9 @@ async fn run() -> Result<ExitCode> {
     })
     .await?;
     let region = RegionId::from(VIRGINIA.id);
-    store.put_region(&Region { shards: SHARDS, ..plain_region(&region) }).await?;
+    let router = cluster.router(RegionSpec { shards: SHARDS, ..VIRGINIA }, ROUTE).await?;
     eprintln!("registering {INSTANCES} instances");
     let fleet = Arc::new(register(&store, &region).await?);
-    let router = cluster.router(VIRGINIA, ROUTE).await?;
 
     let sent = Arc::new(AtomicU64::new(0));
     let writes = Arc::new(std::sync::Mutex::new(histogram()?));
@@ -78,21 +77,6 @@ async fn run() -> Result<ExitCode> {
 
     let writes = writes.lock().map_err(|_| anyhow::anyhow!("a writer panicked"))?.clone();
     Ok(report(&load, &listing, &writes, &seen))
-}
-
-fn plain_region(id: &RegionId) -> Region {
-    Region {
-        id: id.clone(),
-        name: String::new(),
-        provider: None,
-        location: None,
-        endpoint: "http://127.0.0.1:1".to_owned(),
-        frameworks: Vec::new(),
-        cost_multiplier: 1.0,
-        carbon_intensity: None,
-        max_capacity: None,
-        shards: SHARDS,
-    }
 }
 
 async fn register(store: &Store, region: &RegionId) -> Result<Vec<Registration>> {

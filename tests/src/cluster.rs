@@ -6,6 +6,7 @@ mod program;
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Result;
+use mrgc_fleet::model::Region;
 use serde_json::{Value, json};
 
 pub use program::{Program, binary_path, eventually};
@@ -18,6 +19,8 @@ pub struct RegionSpec {
     pub longitude: f64,
     pub frameworks: &'static [&'static str],
     pub cost_multiplier: f64,
+    /// Partitions over which its instances are spread.
+    pub shards: u32,
 }
 
 /// The two regions of the demo and of most tests.
@@ -27,6 +30,7 @@ pub const VIRGINIA: RegionSpec = RegionSpec {
     longitude: -77.5,
     frameworks: &["soc2"],
     cost_multiplier: 1.0,
+    shards: Region::DEFAULT_SHARDS,
 };
 pub const IRELAND: RegionSpec = RegionSpec {
     id: "eu-west-1",
@@ -34,6 +38,7 @@ pub const IRELAND: RegionSpec = RegionSpec {
     longitude: -6.2,
     frameworks: &["gdpr"],
     cost_multiplier: 1.1,
+    shards: Region::DEFAULT_SHARDS,
 };
 
 /// The secret that the cluster's routers share.
@@ -159,6 +164,7 @@ impl Cluster {
             "endpoint": format!("http://{}", router.data),
             "frameworks": region.frameworks,
             "cost_multiplier": region.cost_multiplier,
+            "shards": region.shards,
         });
         let url = router.control_url("/regions");
         // A store on a busy machine may need a second try.

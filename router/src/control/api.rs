@@ -15,6 +15,7 @@ use mrgc_fleet::{
     model::{Region, RegionId},
     snapshot::Level,
 };
+use mrgc_store::StoreError;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, dry_run, instances, metrics};
@@ -203,7 +204,10 @@ async fn put_region(
         let why = "this router has no store: list the region in its configuration";
         return Err(Refusal::Store(why.to_owned()).into());
     };
-    store.put_region(&region).await.map_err(|e| Refusal::Store(e.to_string()))?;
+    store.put_region(&region).await.map_err(|e| match e {
+        StoreError::Invalid { .. } => Refusal::BadRequest(e.to_string()),
+        e => Refusal::Store(e.to_string()),
+    })?;
     Ok((StatusCode::CREATED, Json(region)))
 }
 

@@ -20,8 +20,9 @@ Examples:
 Without arguments: 100, 1,000 and 10,000 instances, heartbeats every 5, 10 and 30 s, fixed and
 adaptive.";
 
-/// Of adaptive heartbeats, the share of intervals in which something is written.
-const ADAPTIVE_SHARE: f64 = 0.5;
+/// Of adaptive heartbeats, the share of intervals in which something is written: 124 to 139 of 360 in an hour
+/// of steady load, as the agent's tests of its pace count them.
+const ADAPTIVE_SHARE: f64 = 0.36;
 /// Partitions that a region of 10,000 instances wants.
 const PARTITIONS: u64 = 16;
 
