@@ -46,8 +46,10 @@ pub(crate) fn run(command: Command) -> Result<Verdict> {
         };
         // Work that is dropped takes its temporary file along.
         tokio::select! {
-            done = work => done,
+            // First, so that it listens before anything is asked.
+            biased;
             _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
+            done = work => done,
             _ = terminate.recv() => Err(Interrupted.into()),
         }
     })

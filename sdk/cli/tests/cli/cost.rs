@@ -36,6 +36,8 @@ async fn one_fleet_is_one_row_whose_parts_add_up() {
         "10",
         "--mode",
         "adaptive",
+        "--adaptive-share",
+        "0.5",
         "--json",
     ];
     let told: Value = serde_json::from_str(&mrgc(&arguments).await.out).unwrap();
