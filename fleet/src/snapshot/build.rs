@@ -1,7 +1,7 @@
 //! Makes snapshots from what is registered and reported.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::Arc,
 };
@@ -29,7 +29,8 @@ pub struct Builder {
     ids: BTreeMap<ViewKey, u32>,
     views: BTreeMap<ViewKey, Arc<View>>,
     regions: Vec<Region>,
-    candidates: HashMap<InstanceId, Made>,
+    /// By the instance's id.
+    candidates: Vec<Made>,
 }
 
 /// A candidate, and what it was made of.
@@ -40,6 +41,10 @@ struct Made {
 }
 
 impl Made {
+    fn id(&self) -> &InstanceId {
+        &self.member.standing.registration.id
+    }
+
     fn is_of(&self, member: &Member) -> bool {
         Arc::ptr_eq(&self.member.standing, &member.standing) && self.member.fresh == member.fresh
     }
@@ -53,7 +58,7 @@ impl Builder {
             ids: BTreeMap::new(),
             views: BTreeMap::new(),
             regions: Vec::new(),
-            candidates: HashMap::new(),
+            candidates: Vec::new(),
         }
     }
 
@@ -101,18 +106,20 @@ impl Builder {
         }
     }
 
-    /// Candidates of all instances in registered regions.
+    /// Candidates of all instances in registered regions. The members are in the order of their ids, as
+    /// those before them were, so that both are walked through once.
     fn instances_by_view(&mut self, members: &[Member]) -> BTreeMap<ViewKey, Vec<Candidate>> {
         let mut groups: BTreeMap<ViewKey, Vec<Candidate>> = BTreeMap::new();
-        let mut before = mem::take(&mut self.candidates);
+        let mut before = mem::take(&mut self.candidates).into_iter().peekable();
         for member in members {
             let registration = &member.standing.registration;
             let Some(region) = self.regions.iter().find(|r| r.id == registration.region) else {
                 continue;
             };
-            let candidate = match before.remove(&registration.id) {
-                Some(made) if made.is_of(member) => made.candidate,
-                _ => instance(region, member),
+            while before.next_if(|made| *made.id() < registration.id).is_some() {}
+            let candidate = match before.next_if(|made| made.is_of(member)) {
+                Some(made) => made.candidate,
+                None => instance(region, member),
             };
             let key = ViewKey {
                 level: Level::Instance,
@@ -121,7 +128,7 @@ impl Builder {
             };
             groups.entry(key).or_default().push(candidate.clone());
             let made = Made { member: member.clone(), candidate };
-            self.candidates.insert(registration.id.clone(), made);
+            self.candidates.push(made);
         }
         groups
     }
