@@ -19,9 +19,13 @@
 //! `hdrhistogram` has the same idea of buckets, but keeps all of them, tens of KB for this range, and its
 //! compact form is compressed binary, which neither an item nor a person can read.
 
+mod recorder;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use recorder::Recorder;
 
 /// How far a quantile is from the recorded value, as a share of that value; half a microsecond comes on
 /// top, since values are rounded to whole ones.

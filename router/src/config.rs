@@ -11,7 +11,7 @@ use mrgc_fleet::{
     model::{PoolId, Region, RegionId, Registration},
 };
 use mrgc_settings::Problems;
-use mrgc_store::StoreConfig;
+use mrgc_store::{StoreConfig, look_interval};
 use serde::{Deserialize, Serialize};
 
 pub use check::is_policy_name;
@@ -31,6 +31,7 @@ pub struct Config {
     /// Left out: a static fleet, from `regions` and `instances`.
     pub store: Option<StoreConfig>,
     pub follow: Follow,
+    pub metrics: Metrics,
     pub state: State,
     pub policies: Policies,
     pub peers: Peers,
@@ -173,7 +174,7 @@ impl Default for HealthCheck {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Follow {
-    /// Between two looks at the heartbeats. Each reads the region's reports, so a longer one costs less.
+    /// Between two looks at the heartbeats of a small fleet; see [`look_interval`] for a large one.
     pub interval_seconds: f64,
     /// Between two looks at the registrations of instances that do not report.
     pub registrations_interval_seconds: f64,
@@ -186,8 +187,29 @@ impl Default for Follow {
 }
 
 impl Follow {
-    pub fn interval(&self) -> Duration {
-        Duration::from_secs_f64(self.interval_seconds)
+    /// Between two looks at so many instances.
+    pub fn interval(&self, instances: usize) -> Duration {
+        look_interval(Duration::from_secs_f64(self.interval_seconds), instances as u64)
+    }
+}
+
+/// How what is measured of the region's pools is stored.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Between two flushes. A minute is stored when it is over; where this is shorter, in parts.
+    pub flush_interval_seconds: f64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { flush_interval_seconds: 60.0 }
+    }
+}
+
+impl Metrics {
+    pub fn flush_interval(&self) -> Duration {
+        Duration::from_secs_f64(self.flush_interval_seconds)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The operator's API, on a listener of its own.
 
 mod api;
+mod cluster;
 mod dry_run;
 mod instances;
 mod metrics;
@@ -10,7 +11,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{config::Config, data::Threads, flight::Clock, health::HealthBoard, policies::Handle};
+use crate::{
+    collect::Collection, config::Config, data::Threads, flight::Clock, health::HealthBoard,
+    policies::Handle,
+};
 
 pub use uploads::Uploads;
 
@@ -23,6 +27,8 @@ pub struct Context {
     pub health: HealthBoard,
     pub threads: Threads,
     pub store: Option<mrgc_store::Store>,
+    /// `None` without a store.
+    pub collection: Option<Arc<Collection>>,
     pub clock: Clock,
     pub started: std::time::Instant,
     /// Dry runs so far, so that round-robin moves on from one to the next.

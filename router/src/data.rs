@@ -17,10 +17,12 @@ mod facts;
 mod hop;
 mod journey;
 mod listen;
+mod meter;
 mod receive;
 mod shard;
 mod stats;
 mod upstream;
 
-pub use listen::{Threads, bind, start};
+pub use listen::{Inputs, Threads, bind, node, start};
+pub use meter::{Batch, Served};
 pub use stats::{LATENCY_BOUNDS_MS, Totals};

@@ -2,9 +2,11 @@
 //! steer how.
 //!
 //! `data` is the data plane, `control` the operator's API, `policies` the WASM policies at work; `sync`
-//! follows the shared state, `watch` looks at the fleet itself, and `run` puts them together.
+//! follows the shared state, `watch` looks at the fleet itself, `collect` stores what was measured, and `run`
+//! puts them together.
 #![forbid(unsafe_code)]
 
+mod collect;
 pub mod config;
 mod control;
 mod data;

@@ -43,6 +43,8 @@ pub enum Refusal {
     PolicyRefused(String),
     #[error("the store did not take it: {0}")]
     Store(String),
+    #[error("the store cannot be read: {0}")]
+    StoreUnread(String),
 }
 
 /// How a request's last attempt failed: what the client is to make of it.
@@ -67,7 +69,9 @@ impl Refusal {
                 StatusCode::NOT_FOUND
             }
             Self::CannotComply { .. } => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
-            Self::NoCapacity { .. } | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoCapacity { .. } | Self::Store(_) | Self::StoreUnread(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::AllFailed { how: Failure::Broken, .. } => StatusCode::BAD_GATEWAY,
             Self::AllFailed { how: Failure::TimedOut, .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::AllFailed { how: Failure::Full, .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -97,7 +101,7 @@ impl Refusal {
             Self::WrongKey => "wrong-key",
             Self::NotFound { .. } => "not-found",
             Self::PolicyRefused(_) => "policy-refused",
-            Self::Store(_) => "store",
+            Self::Store(_) | Self::StoreUnread(_) => "store",
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    collect::{self, Collection},
     config::{Config, Role},
     control::{self, Context, Uploads},
     data,
@@ -116,16 +117,20 @@ async fn start_proxy(
 
     let listeners = data::bind(config.listen.data, threads)
         .with_context(|| format!("cannot listen on listen.data = {}", config.listen.data))?;
-    let clock = Clock::default();
-    let data = data::start(
-        listeners,
-        decks,
-        config.clone(),
-        conductor.clone(),
-        health.clone(),
+    let (clock, node) = (Clock::default(), data::node());
+    let collection = store.clone().map(|store| Arc::new(Collection::new(store, &config, node)));
+    let measurements = collection
+        .clone()
+        .map(|collection| collect::start(collection, conductor.clone(), background));
+    let inputs = data::Inputs {
+        config: config.clone(),
+        conductor: conductor.clone(),
+        health: health.clone(),
         clock,
-        shutdown,
-    )?;
+        node,
+        measurements,
+    };
+    let data = data::start(listeners, decks, inputs, shutdown)?;
     let uploads = Arc::new(Uploads::new(engine, conductor.clone(), threads));
     let context = Arc::new(Context {
         config: config.clone(),
@@ -134,6 +139,7 @@ async fn start_proxy(
         health: health.clone(),
         threads: data,
         store: store.clone(),
+        collection,
         clock,
         started: std::time::Instant::now(),
         dry_runs: Default::default(),

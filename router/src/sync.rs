@@ -101,7 +101,7 @@ impl Composer {
             Some(_) => Duration::from_secs_f64(config.health_check.stale_after_seconds),
             None => Duration::MAX,
         };
-        let freshness = Freshness::new(stale_after, config.follow.interval());
+        let freshness = Freshness::new(stale_after, config.follow);
         Self { builder: Builder::new(config.home()), freshness, sightings }
     }
 
@@ -131,11 +131,11 @@ pub async fn follow(
     uploads: Arc<Uploads>,
     health: HealthBoard,
 ) {
-    let mut failures = 0u32;
+    let (mut failures, mut instances) = (0u32, 0);
     loop {
         match followers.refresh().await {
             Ok(state) => {
-                failures = 0;
+                (failures, instances) = (0, state.standings.len());
                 health.set("store", Check::ok());
                 publish(&conductor, &health, composer.compose(state));
                 uploads.catch_up(&followers.store).await;
@@ -146,7 +146,7 @@ pub async fn follow(
                 health.set("store", Check::degraded(format!("the last snapshot stands: {e}")));
             }
         }
-        tokio::time::sleep(pause(followers.config.interval(), failures)).await;
+        tokio::time::sleep(pause(followers.config.interval(instances), failures)).await;
     }
 }
 

@@ -63,6 +63,17 @@ impl Default for FollowerConfig {
     }
 }
 
+/// Instances up to which each of a router's intervals has its look.
+const LARGE: f64 = 2_500.0;
+/// How many times longer the interval grows at most.
+const LONGEST: f64 = 4.0;
+
+/// Between two looks at so many instances, where a small fleet is looked at every `interval`. A look costs
+/// time and read units for each instance, so a large fleet's are rarer: at 10,000 instances by four times.
+pub fn look_interval(interval: Duration, instances: u64) -> Duration {
+    interval.mul_f64((instances as f64 / LARGE).clamp(1.0, LONGEST))
+}
+
 /// The instances of one region, kept up to date by [`Follower::refresh`].
 #[derive(Debug)]
 pub struct Follower {

@@ -68,7 +68,7 @@ pub use dump::{
     ExportOptions, ImportProgress, Imported, OnConflict,
 };
 pub use error::{Call, Fence, Holder, StoreError};
-pub use follow::{Changes, Follower, FollowerConfig, ReadCounts};
+pub use follow::{Changes, Follower, FollowerConfig, ReadCounts, look_interval};
 pub use metrics::{CollectorCounts, MAX_WINDOW_MINUTES, METRICS_BUDGET_BYTES, MetricsCollector};
 pub use policies::{MAX_ARTIFACT_BYTES, PolicyVersion};
 pub use provision::{ProvisionOptions, ProvisionStep};

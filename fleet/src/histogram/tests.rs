@@ -30,6 +30,22 @@ fn some_ms() -> impl Strategy<Value = f64> {
 
 proptest! {
     #[test]
+    fn a_recorder_makes_the_histogram_of_what_it_counted(
+        before in vec(0_u64..1 << 40, 0..20), us in vec(0_u64..1 << 40, 0..50),
+    ) {
+        let mut recorder = Recorder::default();
+        let mut taken = [&before, &us].map(|durations| {
+            durations.iter().for_each(|us| recorder.record_us(*us));
+            (recorder.take(), durations)
+        });
+        for (histogram, durations) in &mut taken {
+            let ms: Vec<_> = durations.iter().map(|us| in_ms(*us)).collect();
+            prop_assert_eq!(&*histogram, &of(&ms));
+        }
+        prop_assert_eq!(recorder.take(), Histogram::default());
+    }
+
+    #[test]
     fn merging_is_recording_all_in_one(
         a in vec(some_ms(), 0..50), b in vec(some_ms(), 0..50), c in vec(some_ms(), 0..50),
     ) {

@@ -126,6 +126,7 @@ fn check_numbers(layers: &mut Layers, config: &Config) {
         ("health_check.ping_interval_seconds", health.ping_interval_seconds),
         ("follow.interval_seconds", follow.interval_seconds),
         ("follow.registrations_interval_seconds", follow.registrations_interval_seconds),
+        ("metrics.flush_interval_seconds", config.metrics.flush_interval_seconds),
     ] {
         if !(value.is_finite() && (0.01..=86_400.0).contains(&value)) {
             layers.reject(key, format!("{value} is not within 0.01 and 86400"));

@@ -30,6 +30,8 @@ colour = "blue"
 data = "nowhere"
 [limits]
 attempts = 99
+[metrics]
+flush_interval_seconds = 0.0
 [[regions]]
 region_id = "us-east-1"
 endpoint = "ftp://x"
@@ -43,10 +45,11 @@ policies = [{ name = "Latency!", weight = -1.0 }]
         (3, "colour"),
         (5, "listen.data"),
         (7, "limits.attempts"),
-        (8, "ftp://x"),
-        (13, "picker"),
-        (14, "weight"),
-        (14, "Latency!"),
+        (9, "metrics.flush_interval_seconds"),
+        (10, "ftp://x"),
+        (15, "picker"),
+        (16, "weight"),
+        (16, "Latency!"),
     ] {
         let place = format!("router.toml:{line}:");
         assert!(

@@ -18,8 +18,9 @@ use mrgc_fleet::{
 use mrgc_store::StoreError;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, dry_run, instances, metrics};
+use super::{Context, cluster, dry_run, instances, metrics};
 use crate::{
+    collect,
     config::{WrittenRegion, is_policy_name},
     policies::Status,
     problem::Refusal,
@@ -43,6 +44,7 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/regions/{id}/health", get(region_health))
         .route("/instances", get(instances::list))
         .route("/instances/{id}", get(instances::one))
+        .route("/cluster", get(cluster::summary))
         .route("/route", post(route))
         .route("/stats", get(stats))
         .route("/policies", get(policies))
@@ -236,6 +238,8 @@ struct StatsBody {
     /// Requests this router sent to each region, by its id.
     decisions_by_region: BTreeMap<String, u64>,
     requests: crate::data::Totals,
+    /// `None` without a store.
+    measurements: Option<collect::Counts>,
     policies: Vec<Status>,
 }
 
@@ -264,6 +268,7 @@ async fn stats(State(context): State<Arc<Context>>) -> Json<StatsBody> {
         snapshot: snapshot.version,
         decisions_by_region,
         requests: context.threads.totals(),
+        measurements: context.collection.as_ref().map(|collection| collection.counts()),
         policies: statuses(&context),
     })
 }

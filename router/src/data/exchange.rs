@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc, task::Context};
 
-use super::{shard::Shard, stats::Stats, upstream::Connection};
+use super::{meter::Measurement, shard::Shard, stats::Stats, upstream::Connection};
 use crate::flight::InFlight;
 
 /// Held until the response's body has ended.
@@ -11,6 +11,8 @@ pub(super) struct Exchange {
     shard: Rc<Shard>,
     address: Arc<str>,
     connection: Option<Connection>,
+    /// How long it takes is measured up to its end; only of one that may end well.
+    measurement: Option<Measurement>,
     done: bool,
     _in_flight: InFlight,
 }
@@ -22,7 +24,19 @@ impl Exchange {
         connection: Connection,
         in_flight: InFlight,
     ) -> Self {
-        Self { shard, address, connection: Some(connection), done: false, _in_flight: in_flight }
+        Self {
+            shard,
+            address,
+            connection: Some(connection),
+            measurement: None,
+            done: false,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Its response is passed on: what is told again when it has ended.
+    pub fn measure(&mut self, measurement: Option<Measurement>) {
+        self.measurement = measurement;
     }
 
     /// Lets the connection bring more of the body.
@@ -35,6 +49,9 @@ impl Exchange {
     /// The body has ended: the connection can carry another request.
     pub fn completed(&mut self) {
         self.done = true;
+        if let Some(measurement) = self.measurement.take() {
+            self.shard.meter.completed(measurement);
+        }
         if let Some(connection) = self.connection.take() {
             let most = self.shard.config().limits.idle_connections;
             self.shard.idle.borrow_mut().keep(&self.address, connection, most);

@@ -99,6 +99,7 @@ struct Journey<'a> {
     shard: &'a Rc<Shard>,
     received: Received,
     decision: String,
+    started: Instant,
     deadline: Instant,
     deadline_ms: u64,
     attempts_left: usize,
@@ -126,6 +127,7 @@ impl<'a> Journey<'a> {
         Self {
             shard,
             decision: hop.map_or_else(|| shard.next_decision(), |h| h.decision.clone()),
+            started,
             deadline: started + Duration::from_millis(deadline_ms),
             deadline_ms,
             attempts_left: hop.map_or(most, |h| h.attempts_left.min(most)),
@@ -193,6 +195,8 @@ impl<'a> Journey<'a> {
                         continue;
                     }
                     self.mark(response.headers_mut(), slot, &choice.label);
+                    let (meter, status) = (&self.shard.meter, response.status());
+                    exchange.measure(meter.answered(choice.view(), self.started, status));
                     return Some(self.pass_on(response, exchange));
                 }
                 None if self.is_spent() => return None,

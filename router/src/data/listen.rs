@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     alarm::{self, Alarm, HyperTimer},
     journey,
+    meter::Batch,
     shard::{Common, Shard},
     stats::{Stats, Totals},
 };
@@ -87,16 +88,27 @@ pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<StdListener>>
         .collect()
 }
 
+/// What the data threads are started with.
+#[derive(Debug)]
+pub struct Inputs {
+    pub config: Arc<Config>,
+    pub conductor: Handle,
+    pub health: HealthBoard,
+    pub clock: Clock,
+    /// This process's number, see [`node`].
+    pub node: u32,
+    /// Where measurements go; `None` where nobody collects them.
+    pub measurements: Option<mpsc::Sender<Batch>>,
+}
+
 /// Starts one thread for each listener and its first deck. They end when `shutdown` turns true.
 pub fn start(
     listeners: Vec<StdListener>,
     decks: Vec<mpsc::UnboundedReceiver<Deck>>,
-    config: Arc<Config>,
-    conductor: Handle,
-    health: HealthBoard,
-    clock: Clock,
+    inputs: Inputs,
     shutdown: &watch::Receiver<bool>,
 ) -> io::Result<Threads> {
+    let Inputs { config, conductor, health, clock, node, measurements } = inputs;
     let common = Common {
         home_label: label(config.home().as_str()),
         home: config.home(),
@@ -105,7 +117,8 @@ pub fn start(
         conductor,
         clock,
         health,
-        node: node(),
+        node,
+        measurements,
     };
     let address = listeners.first().map_or(Ok(common.config.listen.data), |l| l.local_addr())?;
     let (mut stats, mut threads) = (Vec::new(), Vec::new());
@@ -143,7 +156,10 @@ async fn run(
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
             Some(deck) = decks.recv() => shard.take(deck),
-            () = &mut tick => tick.set(sleep(alarm::tick())),
+            () = &mut tick => {
+                tick.set(sleep(alarm::tick()));
+                shard.meter.tick(alarm::now());
+            }
             _ = sweep.tick() => shard.idle.borrow_mut().sweep(),
             accepted = listener.accept() => match accepted {
                 Ok(_) if Rc::strong_count(&open) > most => Stats::count(&shard.stats.connections_refused),
@@ -169,6 +185,7 @@ async fn run(
     let ended = async {
         while Rc::strong_count(&open) > 1 {
             sleep(alarm::tick()).await;
+            shard.meter.tick(alarm::now());
         }
     };
     if tokio::time::timeout(drain, ended).await.is_err() {
@@ -177,6 +194,7 @@ async fn run(
             "connections cut off at the drain deadline"
         );
     }
+    shard.meter.hand_over();
 }
 
 /// One client's connection, HTTP/1.1 or HTTP/2 with prior knowledge.
@@ -242,7 +260,7 @@ fn tenants(config: &Config) -> std::collections::HashMap<[u8; 32], usize> {
 }
 
 /// A number for this process that another router, or this one after a restart, is unlikely to have.
-fn node() -> u32 {
+pub fn node() -> u32 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) as u32
 }

@@ -13,8 +13,14 @@ use mrgc_fleet::{
     routing::{self, Attempts, NoRoute, Question, Scratch},
     snapshot::{Candidate, Level, View},
 };
+use tokio::sync::mpsc;
 
-use super::{alarm, stats::Stats, upstream};
+use super::{
+    alarm,
+    meter::{Batch, Meter},
+    stats::Stats,
+    upstream,
+};
 use crate::{
     config::Config,
     flight::{Clock, FleetView, Slot},
@@ -36,6 +42,8 @@ pub(super) struct Common {
     pub tenants: Arc<HashMap<[u8; 32], usize>>,
     /// Starts every decision's id, so that two routers' never meet.
     pub node: u32,
+    /// Where measurements go; `None` where nobody collects them.
+    pub measurements: Option<mpsc::Sender<Batch>>,
 }
 
 /// A decision, with the fleet on which it was made.
@@ -49,6 +57,11 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    /// What it was chosen from.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
     /// The candidates to try, best first.
     pub fn places(&self) -> impl Iterator<Item = (&Candidate, &Arc<Slot>)> {
         let slots = self.fleet.slots(&self.view);
@@ -65,6 +78,7 @@ pub(super) struct Shard {
     pub common: Common,
     pub stats: Arc<Stats>,
     pub idle: RefCell<upstream::Idle>,
+    pub meter: Meter,
     deck: RefCell<Deck>,
     scratch: RefCell<Scratch>,
     /// Decisions so far, by view.
@@ -78,11 +92,13 @@ pub(super) struct Shard {
 impl Shard {
     pub fn new(thread: usize, common: Common, stats: Arc<Stats>, deck: Deck) -> Self {
         let seed = alarm::unix_ms() ^ (u64::from(common.node) << 32) ^ thread as u64;
+        let meter = Meter::new(common.measurements.clone(), alarm::now());
         Self {
             thread,
             common,
             stats,
             idle: RefCell::default(),
+            meter,
             deck: RefCell::new(deck),
             scratch: RefCell::default(),
             numbers: RefCell::default(),

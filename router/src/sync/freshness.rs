@@ -12,6 +12,8 @@ use std::{
 
 use mrgc_fleet::model::{InstanceId, Report, Standing};
 
+use crate::config::Follow;
+
 /// How much later than promised a report may be written, replicated and read.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -19,8 +21,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Freshness {
     stale_after: Duration,
-    /// A longer time between two looks is one in which nothing could be seen.
-    look_every: Duration,
+    /// More than twice its interval between two looks is time in which nothing could be seen.
+    follow: Follow,
     looked: Option<Instant>,
     heard: HashMap<InstanceId, Heard>,
 }
@@ -33,14 +35,14 @@ struct Heard {
 }
 
 impl Freshness {
-    pub(super) fn new(stale_after: Duration, look_every: Duration) -> Self {
-        Self { stale_after, look_every, looked: None, heard: HashMap::new() }
+    pub(super) fn new(stale_after: Duration, follow: Follow) -> Self {
+        Self { stale_after, follow, looked: None, heard: HashMap::new() }
     }
 
     /// The state was read: what follows is asked of it.
     pub(super) fn look(&mut self, standings: &[Arc<Standing>], now: Instant) {
         let since = self.looked.replace(now).map_or(Duration::ZERO, |looked| now - looked);
-        let blind = since.saturating_sub(self.look_every.saturating_mul(2));
+        let blind = since.saturating_sub(2 * self.follow.interval(standings.len()));
         if !blind.is_zero() {
             self.heard.values_mut().for_each(|heard| heard.at += blind);
         }
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn an_instance_is_stale_once_its_sequence_stands_still() {
-        let mut freshness = Freshness::new(30 * SECOND, SECOND);
+        let mut freshness = Freshness::new(30 * SECOND, Follow::default());
         let start = Instant::now();
         assert_eq!(stale_after(&mut freshness, &reported(1, None), start), 30);
         assert_eq!(stale_after(&mut freshness, &reported(2, None), start + 60 * SECOND), 30);
@@ -108,14 +110,14 @@ mod tests {
 
     #[test]
     fn one_that_promised_to_be_slow_has_that_time() {
-        let mut freshness = Freshness::new(30 * SECOND, SECOND);
+        let mut freshness = Freshness::new(30 * SECOND, Follow::default());
         assert_eq!(stale_after(&mut freshness, &reported(1, Some(40_000)), Instant::now()), 45);
         assert_eq!(stale_after(&mut freshness, &reported(2, Some(1_000)), Instant::now()), 30);
     }
 
     #[test]
     fn while_nothing_can_be_seen_nobody_grows_stale() {
-        let mut freshness = Freshness::new(30 * SECOND, SECOND);
+        let mut freshness = Freshness::new(30 * SECOND, Follow::default());
         let (start, standing) = (Instant::now(), reported(1, None));
         freshness.look(std::slice::from_ref(&standing), start);
         assert!(freshness.is_fresh(&standing, start));
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_gone_are_forgotten() {
-        let mut freshness = Freshness::new(30 * SECOND, SECOND);
+        let mut freshness = Freshness::new(30 * SECOND, Follow::default());
         let now = Instant::now();
         for n in 0..1000 {
             let id = format!("i-{n}");

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mrgc_fleet::model::{PoolId, PoolMinute, RegionId, Sample, Timestamp};
+use mrgc_fleet::model::{Measured, PoolId, PoolMinute, RegionId, Sample, Timestamp};
 
 use super::{KEPT_SECONDS, items_of, pending::Pending};
 use crate::{
@@ -87,6 +87,11 @@ impl MetricsCollector {
     /// Any measurement, of any time: it goes to the minute it was made in.
     pub fn record(&self, at: Timestamp, pool: &PoolId, sample: &Sample<'_>) {
         self.pending().record(at, pool, sample);
+    }
+
+    /// Measurements that were gathered elsewhere, as a whole.
+    pub fn merge(&self, at: Timestamp, pool: &PoolId, measured: &Measured) {
+        self.pending().merge(at, pool, measured);
     }
 
     /// Stores the minutes that are over. What a failed call leaves is tried again by the next one.

@@ -46,6 +46,19 @@ impl Pending {
         }
     }
 
+    /// Adds what was gathered elsewhere; of a pool that finds no room, it is one dropped sample.
+    pub(super) fn merge(&mut self, at: Timestamp, pool: &PoolId, measured: &Measured) {
+        let key = (Timestamp(at.0 - at.0 % MINUTE_MS), pool.clone());
+        if *measured == Measured::default() {
+            return;
+        }
+        if self.open.len() >= MAX_OPEN && !self.open.contains_key(&key) {
+            self.dropped_samples += 1;
+            return;
+        }
+        self.open.entry(key).or_default().merge(measured);
+    }
+
     /// Takes out the minutes that began before `end`.
     pub(super) fn take_before(&mut self, end: Timestamp) -> Vec<(Timestamp, PoolId, Measured)> {
         let later = self.open.split_off(&(end, PoolId::from("")));
@@ -120,6 +133,26 @@ mod tests {
         }
         pending.record(at(0), &"a".into(), &RATE);
         assert_eq!((pending.waiting(), pending.dropped_samples), (MAX_OPEN, 1));
+    }
+
+    #[test]
+    fn merging_is_recording_each_and_keeps_to_the_same_bound() {
+        let mut measured = Measured::default();
+        [1.0, 3.0]
+            .iter()
+            .for_each(|ms| assert!(measured.record(&Sample::InferenceLatency { ms: *ms })));
+        let (mut merged, mut recorded) = (Pending::default(), Pending::default());
+        merged.merge(at(0), &"a".into(), &measured);
+        merged.merge(at(1), &"b".into(), &Measured::default());
+        for ms in [1.0, 3.0] {
+            recorded.record(Timestamp(59_999), &"a".into(), &Sample::InferenceLatency { ms });
+        }
+        assert_eq!(merged.take_before(at(2)), recorded.take_before(at(2)));
+
+        for n in 0..=MAX_OPEN as u64 {
+            merged.merge(at(n), &"a".into(), &measured);
+        }
+        assert_eq!((merged.waiting(), merged.dropped_samples), (MAX_OPEN, 1));
     }
 
     #[test]

@@ -54,6 +54,7 @@ async fn every_documented_get_answers_as_its_document_says() -> Result<()> {
         "/regions/{id}/health",
         "/instances",
         "/instances/{id}",
+        "/cluster",
         "/stats",
         "/policies",
         "/policies/{name}",

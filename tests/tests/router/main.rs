@@ -6,6 +6,7 @@
 mod across_regions;
 mod bad_input;
 mod bodies;
+mod cluster_load;
 mod config;
 mod control_api;
 mod dry_run;

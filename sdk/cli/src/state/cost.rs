@@ -1,8 +1,10 @@
 //! `mrgc state cost`: what heartbeats and routers' polls cost a month.
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
-use mrgc_store::{FollowerConfig, typical_item_sizes};
+use mrgc_store::{FollowerConfig, look_interval, typical_item_sizes};
 use serde_json::json;
 
 use super::estimate::{Estimate, PriceList, Workload, estimate};
@@ -47,7 +49,7 @@ pub(crate) struct Args {
     /// Routers of all regions together
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     routers: u64,
-    /// Seconds between two looks of a router at the tables
+    /// Seconds between two looks of a router at a small fleet's tables; at a large fleet's, up to 4 times that
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = positive)]
     poll: f64,
     /// Of adaptive heartbeats, the share that is written
@@ -146,7 +148,8 @@ fn rows(args: &Args, list: &PriceList) -> Result<Vec<Row>> {
                     registration_bytes: sizes.registration_bytes as u64,
                     replicas: args.replicas,
                     routers: args.routers,
-                    poll_seconds: args.poll,
+                    poll_seconds: look_interval(Duration::from_secs_f64(args.poll), instances)
+                        .as_secs_f64(),
                     registrations_seconds: registrations_every.as_secs_f64(),
                     partitions: PARTITIONS,
                 };
@@ -191,7 +194,7 @@ fn footnote(args: &Args, list: &PriceList, rows: &[Row]) -> String {
     let Some(Row { workload, .. }) = rows.first() else { return String::new() };
     format!(
         "\nA month, US dollars, on demand; prices of {} as of {}. A report has {} bytes, a registration {}; \
-         {} replicas, {} routers that look every {} s. Adaptive heartbeats write {} of the intervals.\n",
+         {} replicas, {} routers that look every {} s, and at large fleets up to four times more rarely. Adaptive heartbeats write {} of the intervals.\n",
         args.region,
         list.as_of,
         workload.report_bytes,
