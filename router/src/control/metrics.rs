@@ -77,6 +77,12 @@ fn store(text: &mut Exposition, context: &Context) {
         let name = format!("mrgc_router_store_{name}_total");
         text.single(&name, "counter", help, value as f64);
     }
+    if let Some(collection) = &context.collection {
+        let failed = collection.counts().failed_flushes as f64;
+        let (name, help) =
+            ("mrgc_router_failed_flushes_total", "Flushes of measurements not taken whole.");
+        text.single(name, "counter", help, failed);
+    }
     let name = "mrgc_router_store_failures_total";
     let mut failures = text.family(name, "counter", "Calls that failed, retries included.");
     for (kind, value) in [

@@ -127,7 +127,19 @@ impl Limited {
 #[derive(Debug)]
 pub(super) enum ResponseBody {
     Ours(Option<Bytes>),
-    Upstream { body: Incoming, idle: Idle, exchange: Exchange },
+    Upstream {
+        body: Incoming,
+        idle: Idle,
+        exchange: Exchange,
+        /// How it broke off: told at the next poll, so that what came before is sent first.
+        broken: Option<BoxError>,
+    },
+}
+
+impl ResponseBody {
+    pub fn upstream(body: Incoming, idle: Idle, exchange: Exchange) -> Self {
+        Self::Upstream { body, idle, exchange, broken: None }
+    }
 }
 
 impl From<Bytes> for ResponseBody {
@@ -144,10 +156,13 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (body, idle, exchange) = match self.get_mut() {
+        let (body, idle, exchange, broken) = match self.get_mut() {
             Self::Ours(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Self::Upstream { body, idle, exchange } => (body, idle, exchange),
+            Self::Upstream { body, idle, exchange, broken } => (body, idle, exchange, broken),
         };
+        if let Some(error) = broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let mut frame = Pin::new(&mut *body).poll_frame(cx);
         if frame.is_pending() {
             exchange.drive(cx);
@@ -163,7 +178,9 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Err(e))) => {
                 exchange.broken(&e);
-                Poll::Ready(Some(Err(e.into())))
+                *broken = Some(e.into());
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 exchange.completed();

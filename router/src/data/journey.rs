@@ -381,7 +381,7 @@ impl<'a> Journey<'a> {
             exchange.completed();
         }
         let idle = Duration::from_millis(self.shard.config().limits.idle_timeout_ms);
-        response.map(|body| ResponseBody::Upstream { body, idle: Idle::new(idle), exchange })
+        response.map(|body| ResponseBody::upstream(body, Idle::new(idle), exchange))
     }
 
     fn mark(&self, headers: &mut HeaderMap, slot: &Slot, policies: &HeaderValue) {
