@@ -33,7 +33,7 @@ const SHARDS: u32 = 16;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const WRITERS: u64 = 16;
 const MEASURED_FOR: Duration = Duration::from_secs(40);
-const SAMPLES: u64 = 100;
+const SAMPLES: u64 = 40;
 /// Of one core.
 const MAX_CPU_SHARE: f64 = 0.05;
 const MAX_MEMORY_MB: f64 = 200.0;
