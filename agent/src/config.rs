@@ -3,6 +3,8 @@
 //! `agent.example.toml` has every key with its default.
 
 mod check;
+mod inference;
+mod life;
 mod raw;
 
 use std::{
@@ -14,16 +16,24 @@ use std::{
     time::Duration,
 };
 
-use mrgc_fleet::model::{Framework, InstanceId, PoolId, RegionId, Registration, Timestamp, Writer};
-use mrgc_settings::Problems;
+use mrgc_fleet::model::{Framework, InstanceId, PoolId, RegionId};
+use mrgc_settings::{Problems, Written};
 use mrgc_store::StoreConfig;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::{health::Requirements, lifecycle::DrainLimits};
+pub(crate) use self::check::is_name;
+pub use self::inference::{
+    Inference, InferenceKind, InferenceSource, InferenceTarget, MetricNames, TimeUnit,
+};
+pub use self::life::{Cleanup, Identity, IdentitySource, Notices, OnRebalance};
+use crate::{enclave::Channel, health::Requirements, lifecycle::DrainLimits};
 
 /// What the names of the environment variables begin with, before `__`.
 pub const ENVIRONMENT_PREFIX: &str = "MRGC_AGENT";
+
+/// Where systemd says what StateDirectory= made: paths with colons between them.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 /// A configuration is small; whatever is larger is another file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -32,28 +42,37 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub instance: Instance,
+    pub identity: Identity,
     pub listen: SocketAddr,
     pub inference: Option<Inference>,
     pub gpu: Gpu,
     pub enclave: Enclave,
     pub heartbeat: Heartbeat,
     pub drain: DrainLimits,
+    pub notices: Notices,
+    pub cleanup: Cleanup,
+    /// What must outlive the process is kept here; `None`: nothing is.
+    pub state_directory: Option<PathBuf>,
     pub store: StoreConfig,
     pub log: Log,
+    /// All of this as it is written, to tell what a reload changes.
+    pub written: Written,
 }
 
-/// Who this instance is.
+/// Who this instance is, as far as that is configured; [`crate::identity`] has the rest.
 #[derive(Clone, Debug)]
 pub struct Instance {
-    pub id: InstanceId,
-    pub region: RegionId,
+    pub id: Option<InstanceId>,
+    pub region: Option<RegionId>,
     pub zone: Option<String>,
     pub subnet_id: Option<String>,
     pub subnet_cidr: Option<String>,
     pub ami_id: Option<String>,
     pub pool: PoolId,
     /// `host:port` of the inference server, as the router reaches it.
-    pub address: String,
+    pub address: Option<String>,
+    /// The inference server's port, where EC2 gives the host; `None`: that of `inference.url`.
+    pub port: Option<u16>,
     /// `host:port` of `/health`; `None`: the host of `address` and the port that the agent listens on.
     pub health_address: Option<String>,
     pub provider: Option<String>,
@@ -64,19 +83,6 @@ pub struct Instance {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// The inference server beside the agent.
-#[derive(Clone, Debug)]
-pub struct Inference {
-    /// As in `http://127.0.0.1:8000`, with no slash at the end.
-    pub url: String,
-    pub required: bool,
-    pub poll_interval: Duration,
-    pub timeout: Duration,
-    pub latency_window: Duration,
-    /// Silent polls in a row after which it is down.
-    pub silent_polls: u32,
-}
-
 #[derive(Clone, Debug)]
 pub struct Gpu {
     /// `None`: where the system finds `libnvidia-ml.so.1`.
@@ -85,12 +91,28 @@ pub struct Gpu {
     pub interval: Duration,
     /// How long NVML may take before it counts as hung.
     pub deadline: Duration,
+    /// Intervals from one round that asks for everything to the next.
+    pub rare_every: u32,
+    /// GPUs that there must be; `None`: as many as were ever listed.
+    pub count: Option<u32>,
+    /// Where the kernel's log is, for XIDs.
+    pub kernel_log: PathBuf,
+    /// Touching it acknowledges the XIDs until then.
+    pub acknowledgement_file: PathBuf,
 }
 
 #[derive(Clone, Debug)]
 pub struct Enclave {
     /// A name in PATH, or a path.
     pub nitro_cli: String,
+    /// Where `nitro-cli` writes its log; `None`: the agent's own logs, or a folder of this process's.
+    pub logs_directory: Option<PathBuf>,
+    /// The driver's, which enclaves need.
+    pub device: PathBuf,
+    /// What the enclaves' allocator is configured by.
+    pub allocator: PathBuf,
+    /// The way to the program inside of the enclave; `None`: it is neither asked nor attested.
+    pub channel: Option<Channel>,
     pub required: bool,
     pub interval: Duration,
     pub timeout: Duration,
@@ -160,7 +182,11 @@ impl Config {
             None => None,
         };
         let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
-        Ok(check::check(file, environment)?)
+        let environment: Vec<_> = environment.into_iter().collect();
+        let given = environment.iter().find(|(name, _)| name == STATE_DIRECTORY);
+        let given = given.and_then(|(_, paths)| std::env::split_paths(paths).next());
+        let config = check::check(file, environment)?;
+        Ok(Self { state_directory: config.state_directory.or(given), ..config })
     }
 
     pub fn requirements(&self) -> Requirements {
@@ -173,11 +199,6 @@ impl Config {
     }
 }
 
-/// What tells this agent from another that was given the same id.
-fn this_process() -> Writer {
-    Writer { id: format!("{:016x}", fastrand::u64(..)), host: sysinfo::System::host_name().ok() }
-}
-
 fn read_file(path: &Path) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let bytes = fs::metadata(path).map_err(failed)?.len();
@@ -188,33 +209,9 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
 }
 
 impl Instance {
-    /// What it registers as, when the agent listens on `port`.
-    pub fn registration(&self, port: u16, at: Timestamp) -> Registration {
-        let health_address = self.health_address.clone().unwrap_or_else(|| {
-            let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(h, _)| h);
-            format!("{host}:{port}")
-        });
-        Registration {
-            health_address,
-            zone: self.zone.clone(),
-            subnet_id: self.subnet_id.clone(),
-            subnet_cidr: self.subnet_cidr.clone(),
-            ami_id: self.ami_id.clone(),
-            provider: self.provider.clone(),
-            instance_type: self.instance_type.clone(),
-            slots: self.slots,
-            cost_per_hour: self.cost_per_hour,
-            frameworks: self.frameworks.clone(),
-            metadata: self.metadata.clone(),
-            registered_at: at,
-            writer: Some(this_process()),
-            ..Registration::new(
-                self.id.clone(),
-                self.region.clone(),
-                self.pool.clone(),
-                self.address.clone(),
-            )
-        }
+    /// Whether all is configured that an instance cannot register without.
+    pub fn is_known(&self) -> bool {
+        self.id.is_some() && self.region.is_some() && self.address.is_some()
     }
 }
 

@@ -1,85 +1,89 @@
-//! The instance's Nitro enclaves, by `nitro-cli describe-enclaves`.
+//! The instance's Nitro enclaves: what `nitro-cli` lists, what they need of the machine, and whether they
+//! answer.
+//!
+//! ```text
+//!  nitro-cli describe-enclaves ─┐
+//!  device, allocator ───────────┼─► reading ─► control loop
+//!  heartbeat over vsock ────────┘
+//!  POST /attestation ─ nonce ─► vsock ─► enclave's document ─► whoever asked: a router, which verifies it
+//! ```
+//!
+//! Whether an enclave is attested is not for the agent to say: it relays.
 
-use std::{
-    io,
-    process::{Output, Stdio},
-    time::Duration,
-};
+mod channel;
+mod heartbeat;
+mod logs;
+pub(crate) mod metrics;
+mod nitro_cli;
+pub(crate) mod relay;
+pub mod status;
+mod support;
 
-use serde::Deserialize;
-use tokio::{process::Command, sync::mpsc, time};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     config,
+    reload::{Cadence, Live},
     signals::{Enclaves, Reading},
     state::Event,
 };
-
-/// Enough of the command's own words to recognise the trouble.
-const MAX_QUOTED_BYTES: usize = 200;
+pub(crate) use channel::Channel;
+use heartbeat::Heart;
+use logs::Logs;
+use status::Enclave;
 
 /// Asks `nitro-cli` until nobody listens.
-pub(crate) async fn run(config: config::Enclave, events: mpsc::Sender<Event>) {
-    let mut ticks = time::interval(config.interval);
-    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+pub(crate) async fn run(
+    mut config: config::Enclave,
+    settings: watch::Receiver<Live>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut ticks = Cadence::new(settings.clone(), |settings| settings.enclave_interval);
+    let mut prober = Prober::new(&config);
     loop {
         ticks.tick().await;
-        let reading = describe(&config).await;
+        config.timeout = settings.borrow().enclave_timeout;
+        let reading = prober.look(&config).await;
         if events.send(Event::Enclave(reading)).await.is_err() {
             return;
         }
     }
 }
 
-async fn describe(config: &config::Enclave) -> Reading<Enclaves> {
-    let program = config.nitro_cli.as_str();
-    let mut command = Command::new(program);
-    command.arg("describe-enclaves").stdin(Stdio::null()).kill_on_drop(true);
-    match time::timeout(config.timeout, command.output()).await {
-        Err(_) => Reading::error(too_slow(program, config.timeout)),
-        Ok(Err(error)) => not_started(program, &error),
-        Ok(Ok(output)) => read(program, &output),
+/// What lasts from one look to the next.
+struct Prober {
+    logs: Logs,
+    heart: Heart,
+}
+
+impl Prober {
+    fn new(config: &config::Enclave) -> Self {
+        let logs = Logs::new(config.logs_directory.as_deref(), |name| std::env::var_os(name));
+        Self { logs, heart: Heart::default() }
     }
-}
 
-fn too_slow(program: &str, timeout: Duration) -> String {
-    format!("{program} describe-enclaves took longer than {} ms", timeout.as_millis())
-}
-
-/// An absent `nitro-cli` means no enclaves; one that was configured by its path should be there.
-fn not_started(program: &str, error: &io::Error) -> Reading<Enclaves> {
-    match error.kind() {
-        io::ErrorKind::NotFound if program.contains('/') => {
-            Reading::error(format!("{program} does not exist: correct enclave.nitro_cli"))
-        }
-        io::ErrorKind::NotFound => Reading::missing(format!(
-            "{program} is not in PATH: no support for Nitro enclaves on this machine"
-        )),
-        _ => Reading::error(format!("{program} cannot be started: {error}")),
-    }
-}
-
-/// One enclave as `nitro-cli` describes it, as far as it is needed.
-#[derive(Deserialize)]
-struct Description {
-    #[serde(rename = "State")]
-    state: String,
-}
-
-fn read(program: &str, output: &Output) -> Reading<Enclaves> {
-    if !output.status.success() {
-        let told = quote(&output.stderr);
-        return Reading::error(format!("{program} describe-enclaves: {}: {told}", output.status));
-    }
-    match serde_json::from_slice::<Vec<Description>>(&output.stdout) {
-        Ok(list) => {
-            let running = list.iter().filter(|one| one.state.eq_ignore_ascii_case("RUNNING"));
-            Reading::ok(Enclaves { running: count(running.count()), listed: count(list.len()) })
-        }
-        Err(error) => Reading::error(format!(
-            "{program} describe-enclaves did not answer with a list of enclaves ({error}): {}",
-            quote(&output.stdout)
-        )),
+    async fn look(&mut self, config: &config::Enclave) -> Reading<Enclaves> {
+        self.logs.trim();
+        let listed = nitro_cli::describe(config, &self.logs).await;
+        let support = support::look(config);
+        let list = match listed {
+            Ok(list) => list,
+            // What the machine lacks is often the reason.
+            Err(check) => return Reading { value: None, check: support.explain(check) },
+        };
+        let heartbeat = match &config.channel {
+            Some(channel) => self.heart.beat(channel, &list, config.timeout).await,
+            None => None,
+        };
+        Reading::ok(Enclaves {
+            running: count(list.iter().filter(|enclave| enclave.is_running()).count()),
+            listed: count(list.len()),
+            list,
+            device: support.device,
+            allocator: support.allocator,
+            heartbeat,
+            operations: self.heart.operations(),
+        })
     }
 }
 
@@ -87,14 +91,8 @@ fn count(enclaves: usize) -> u32 {
     u32::try_from(enclaves).unwrap_or(u32::MAX)
 }
 
-fn quote(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.trim();
-    if text.is_empty() {
-        return "(it said nothing)".to_owned();
-    }
-    text[..text.floor_char_boundary(MAX_QUOTED_BYTES)].to_owned()
-}
-
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
 #[cfg(test)]
 mod tests;

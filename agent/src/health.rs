@@ -3,6 +3,7 @@
 //! | part | says | then the instance is |
 //! |---|---|---|
 //! | any that is required | error, missing | unhealthy |
+//! | GPU | unfit | unhealthy |
 //! | GPU, host, enclave that are not | error, degraded | degraded |
 //! | GPU, host, enclave that are not | missing | as the other parts are |
 //! | inference server | silent, not yet for long | degraded |
@@ -14,7 +15,10 @@
 use mrgc_fleet::model::Health;
 use serde::Serialize;
 
-use crate::signals::{Check, Enclaves, Polls, Reading, Signals, Status, StoreLink};
+use crate::{
+    gpu::status::{Fitness, Gpus},
+    signals::{Check, Enclaves, Polls, Reading, Signals, Status, StoreLink},
+};
 
 /// What must be there for the instance to be fit, and how patient the judgement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,21 @@ pub struct Checks {
     pub store: Check,
 }
 
+impl Checks {
+    /// Each with its name.
+    pub fn each(&self) -> [(&'static str, &Check); 6] {
+        let Self { inference, model, gpu, enclave, host, store } = self;
+        [
+            ("inference", inference),
+            ("model", model),
+            ("gpu", gpu),
+            ("enclave", enclave),
+            ("host", host),
+            ("store", store),
+        ]
+    }
+}
+
 /// The judgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
@@ -52,7 +71,7 @@ type Verdict = (Check, Health);
 /// Judges the signals.
 pub fn assess(signals: &Signals, required: &Requirements) -> Assessment {
     let (inference, model) = judge_inference(signals.inference.as_ref(), required);
-    let gpu = judge_part(&signals.gpu, required.gpu);
+    let gpu = judge_gpu(&signals.gpu, required.gpu);
     let enclave = judge_enclave(&signals.enclave, required.enclave);
     let host = judge_part(&signals.host, false);
     let store = judge_store(&signals.store);
@@ -96,14 +115,25 @@ fn judge_part<T>(reading: &Reading<T>, required: bool) -> Verdict {
     (reading.check.clone(), health)
 }
 
+/// A GPU that is unfit makes the instance unhealthy, required or not: the model may be on it.
+fn judge_gpu(reading: &Reading<Gpus>, required: bool) -> Verdict {
+    let (check, health) = judge_part(reading, required);
+    match &reading.value {
+        Some(gpus) if gpus.verdict.fitness == Fitness::Unfit => (check, Health::Unhealthy),
+        _ => (check, health),
+    }
+}
+
 fn judge_enclave(reading: &Reading<Enclaves>, required: bool) -> Verdict {
     match &reading.value {
-        Some(enclaves) if enclaves.running == 0 && required => {
-            let reason = format!(
-                "an enclave is required, and none of the {} listed is running",
-                enclaves.listed
-            );
+        Some(enclaves) if required && !enclaves.is_healthy() => {
+            let trouble = enclaves.trouble().unwrap_or_default();
+            let reason = format!("an enclave is required: {trouble}");
             (Check::error(reason), Health::Unhealthy)
+        }
+        // One that nobody needs may be absent; one that runs and does not answer is in trouble.
+        Some(enclaves) if enclaves.running > 0 && !enclaves.is_healthy() => {
+            (Check::degraded(enclaves.trouble().unwrap_or_default()), Health::Degraded)
         }
         _ => judge_part(reading, required),
     }
@@ -113,7 +143,9 @@ fn judge_enclave(reading: &Reading<Enclaves>, required: bool) -> Verdict {
 fn judge_inference(polls: Option<&Polls>, required: &Requirements) -> (Verdict, Verdict) {
     let down = if required.inference { Health::Unhealthy } else { Health::Degraded };
     let Some(Polls { last, silent, answered_once }) = polls else {
-        let check = Check::missing("no inference server is configured (inference.url)");
+        let check = Check::missing(
+            "no inference server is configured (inference.url, inference.detect)",
+        );
         return ((check.clone(), Health::Degraded), (check, Health::Degraded));
     };
     if last.is_silent() {
@@ -126,7 +158,10 @@ fn judge_inference(polls: Option<&Polls>, required: &Requirements) -> (Verdict, 
         _ => Health::Degraded,
     };
     let model = match &last.models.value {
-        Some(models) if models.is_empty() => (Check::error("the server lists no model"), down),
+        Some(models) if models.is_empty() => match last.models.check.status {
+            Status::Ok => (Check::error("the server lists no model"), down),
+            _ => (last.models.check.clone(), down),
+        },
         Some(_) => (last.models.check.clone(), Health::Healthy),
         None => (last.models.check.clone(), Health::Degraded),
     };

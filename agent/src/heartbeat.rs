@@ -1,12 +1,14 @@
 //! The store's side of the agent: registration, heartbeats, deregistration.
 //!
 //! ```text
-//!  Joining ──registered──► Beating ──drained──► Leaving ──► end
-//!   │  ▲ backoff             │  ▲ backoff                    ▲
-//!   │  └──failed             │  └──failed (only the latest)  │
-//!   │                        └──fenced──► Silent ────────────┘ (nothing left to remove)
-//!   └──draining, or drained: never joined ──► end
+//!  Joining ──registered──► Beating ──terminated──► Leaving ──► Gone, until the process ends
+//!   │  ▲ backoff             │  ▲ backoff                       ▲
+//!   │  └──failed             │  └──failed (only the latest)     │
+//!   │                        └──fenced──────────────────────────┤ (nothing left to remove)
+//!   └──leaving before it ever joined ───────────────────────────┘
 //! ```
+//!
+//! Who is gone because its Auto Scaling group said so tells the group.
 //!
 //! When a heartbeat is due is `pace`'s to say; it is written at once when the lifecycle or the health changes.
 //! Its sequence is raised for each attempt, since an attempt that failed here may have been written all the
@@ -16,20 +18,27 @@
 //! waits of full jitter, the longest an interval: agents that lost the store together find it again spread
 //! over an interval. While it throttles, the interval itself grows.
 
+mod beats;
+mod errands;
+
 use std::{sync::Arc, time::Duration};
 
-use mrgc_fleet::model::{Health, Lifecycle, Registration, Report};
+use mrgc_fleet::model::{Desired, Lifecycle, Registration};
 use mrgc_store::{Store, StoreConfig, StoreError};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{self, Instant},
 };
 
+use self::{
+    beats::{Beats, Told, facts},
+    errands::{Errand, Errands},
+};
 use crate::{
     backoff::Backoff,
-    config,
-    pace::Pace,
-    signals::Heartbeats,
+    lifecycle::Cause,
+    notices::Farewell,
+    reload::Live,
     state::{Event, Snapshot, StoreEvent},
 };
 
@@ -48,12 +57,13 @@ pub(crate) const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// All that the task needs.
 pub(crate) struct Heart {
     pub(crate) store: StoreConfig,
-    pub(crate) pace: config::Heartbeat,
+    pub(crate) settings: watch::Receiver<Live>,
     pub(crate) registration: Registration,
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(crate) events: mpsc::Sender<Event>,
-    /// Answers, or is dropped, when the drain is over.
-    pub(crate) drained: oneshot::Receiver<()>,
+    /// Closed when the process is to end.
+    pub(crate) ending: watch::Receiver<()>,
+    pub(crate) farewell: Farewell,
 }
 
 /// A registration that holds.
@@ -64,21 +74,34 @@ struct Joined {
 
 /// How the beating ended.
 enum End {
-    Drained,
+    Terminated,
     Fenced,
 }
 
 impl Heart {
-    /// Registers, sends heartbeats until the drain is over, and deregisters.
+    /// Registers, sends heartbeats until the instance is terminated, and deregisters.
     pub(crate) async fn run(mut self) {
-        let Some(joined) = self.join().await else { return };
-        match self.beat(&joined).await {
-            End::Drained => leave(&joined).await,
-            End::Fenced => {
+        if let Some(joined) = self.join().await {
+            match self.beat(&joined).await {
+                End::Terminated => leave(&joined).await,
                 // Nothing in the store is this agent's any more. It goes on serving `/health`.
-                let _ = (&mut self.drained).await;
+                End::Fenced => {}
             }
         }
+        let Self { mut snapshots, mut ending, farewell, .. } = self;
+        let is_dismissed = |s: &Arc<Snapshot>| {
+            s.lifecycle == Lifecycle::Terminated
+                && s.course.life.holds().contains(&Cause::AutoScaling)
+        };
+        let dismissed = tokio::select! {
+            biased;
+            dismissed = snapshots.wait_for(is_dismissed) => dismissed.is_ok(),
+            _ = ending.changed() => return,
+        };
+        if dismissed {
+            farewell.complete().await;
+        }
+        let _ = ending.changed().await;
     }
 
     /// Registers, as often as it takes; `None` when the machine is to go before that succeeds.
@@ -87,14 +110,14 @@ impl Heart {
         let mut connected = None;
         let mut failures = 0;
         loop {
-            if self.snapshots.borrow().lifecycle != Lifecycle::Registering {
+            if self.snapshots.borrow().course.life.is_leaving() {
                 return None;
             }
             match self.register(&mut connected).await {
-                Ok(joined) => {
+                Ok((joined, desired)) => {
                     let generation = joined.registration.generation;
                     tracing::info!(generation, "registered");
-                    self.tell(StoreEvent::Registered { generation }).await;
+                    self.tell(StoreEvent::Registered { generation, desired }).await;
                     return Some(joined);
                 }
                 Err(error) => {
@@ -109,30 +132,59 @@ impl Heart {
         }
     }
 
-    /// Registers with the store in `connected`, or makes it first.
-    async fn register(&self, connected: &mut Option<Store>) -> Result<Joined, StoreError> {
+    /// Registers with the store in `connected`, or makes it first. What is wanted of the instance is read
+    /// before, so that one in quarantine never serves for a moment.
+    async fn register(
+        &self,
+        connected: &mut Option<Store>,
+    ) -> Result<(Joined, Option<Desired>), StoreError> {
         let store = match connected {
             Some(store) => store,
             None => connected.insert(Store::connect(&self.store).await?),
         };
+        let Registration { region, id, .. } = &self.registration;
+        let desired = store.desired(region, id).await?;
         let registration = store.register(&self.registration).await?;
-        Ok(Joined { store: store.clone(), registration })
+        Ok((Joined { store: store.clone(), registration }, desired))
     }
 
-    /// Waits, or less where the lifecycle changes meanwhile.
+    /// Waits, or less where the instance is to go meanwhile.
     async fn pause_unless_leaving(&mut self, wait: Duration) {
-        let leaving = self.snapshots.wait_for(|s| s.lifecycle != Lifecycle::Registering);
+        let leaving = self.snapshots.wait_for(|s| s.course.life.is_leaving());
         let _ = time::timeout(wait, leaving).await;
     }
 
     async fn beat(&mut self, joined: &Joined) -> End {
-        let mut beats = Beats::new(self.pace);
+        let mut beats = Beats::new(self.settings.borrow_and_update().heartbeat);
+        let mut errands = Errands::new(beats.longest_silence());
         loop {
             let generation = joined.registration.generation;
-            let wake = self.wait_until(beats.due, beats.told, generation).await;
+            let snapshots = self.snapshots.clone();
+            let wake = tokio::select! {
+                biased;
+                wake = self.wait_until(beats.due, beats.told, generation) => wake,
+                errand = errands.next(snapshots) => Wake::Errand(errand),
+            };
             let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+            if snapshot.lifecycle == Lifecycle::Terminated {
+                return End::Terminated;
+            }
             match wake {
-                Wake::Drained => return End::Drained,
+                Wake::Ending => return End::Terminated,
+                Wake::Errand(errand) => {
+                    let event = match errand {
+                        Errand::Look => errands.look(joined, beats.longest_silence()).await,
+                        Errand::Record => errands.record(joined, &snapshot).await,
+                    };
+                    if let Some(event) = event {
+                        self.tell(event).await;
+                    }
+                    continue;
+                }
+                Wake::Reconfigured => {
+                    beats.configure(self.settings.borrow_and_update().heartbeat);
+                    continue;
+                }
                 Wake::Due if beats.skip(&snapshot) => {
                     self.tell(StoreEvent::Counted(beats.counted(&joined.store))).await;
                     continue;
@@ -168,7 +220,7 @@ impl Heart {
 
     /// Waits until a heartbeat is due, something is worth telling at once, or the drain is over.
     async fn wait_until(&mut self, due: Instant, told: Option<Told>, generation: u64) -> Wake {
-        let Self { snapshots, drained, .. } = self;
+        let Self { snapshots, ending, settings, .. } = self;
         // A report from before the control loop knew the generation would say "registering".
         let known = |s: &Arc<Snapshot>| s.signals.store.generation == Some(generation);
         let change = async {
@@ -182,8 +234,9 @@ impl Heart {
         };
         tokio::select! {
             biased;
-            _ = drained => Wake::Drained,
+            _ = ending.changed() => Wake::Ending,
             () = change => Wake::Changed,
+            Ok(()) = settings.changed() => Wake::Reconfigured,
             () = time::sleep_until(due), if told.is_some() => Wake::Due,
         }
     }
@@ -198,111 +251,10 @@ impl Heart {
 enum Wake {
     Due,
     Changed,
-    Drained,
-}
-
-/// The heartbeats of one registration: what was written, what failed, and when the next is due.
-struct Beats {
-    pace: Pace,
-    /// The first is due as soon as the control loop knows of the registration.
-    due: Instant,
-    told: Option<Told>,
-    /// What the store holds, as far as this agent knows, and since when; `None` after a failure.
-    held: Option<(Instant, Report)>,
-    sequence: u64,
-    /// In a row.
-    failures: u32,
-    counts: Heartbeats,
-}
-
-impl Beats {
-    fn new(config: config::Heartbeat) -> Self {
-        Self {
-            pace: Pace::new(config),
-            due: Instant::now(),
-            told: None,
-            held: None,
-            sequence: 0,
-            failures: 0,
-            counts: Heartbeats::default(),
-        }
-    }
-
-    /// Whether there is nothing to write yet; then the next look is set.
-    fn skip(&mut self, snapshot: &Snapshot) -> bool {
-        let Some((at, held)) = &self.held else { return false };
-        let silent = at.elapsed();
-        let next = snapshot.report(held.generation, held.sequence);
-        if self.pace.is_due(held, &next, silent) {
-            return false;
-        }
-        self.counts.skipped += 1;
-        self.due = *at + silent + self.pace.next_look(silent);
-        true
-    }
-
-    /// The report of the next attempt.
-    fn next(&mut self, snapshot: &Snapshot, generation: u64) -> Report {
-        self.sequence += 1;
-        self.told = Some(Told { at: Instant::now(), facts: facts(snapshot) });
-        let promise = u32::try_from(self.pace.promise().as_millis()).unwrap_or(u32::MAX);
-        Report { next_within_ms: Some(promise), ..snapshot.report(generation, self.sequence) }
-    }
-
-    fn written(&mut self, report: Report) {
-        if self.failures > 0 {
-            let (sequence, failures) = (report.sequence, self.failures);
-            tracing::info!(sequence, failures, "the store takes heartbeats again");
-        }
-        self.pace.succeeded();
-        // The second comes anywhere within an interval after the first, so that instances that started
-        // together do not beat together.
-        let is_first = self.counts.written == 0;
-        let share = if is_first { fastrand::f64() } else { 1.0 };
-        let now = Instant::now();
-        self.due = now + self.pace.interval().mul_f64(share);
-        self.failures = 0;
-        self.counts.written += 1;
-        self.held = Some((now, report));
-    }
-
-    fn failed(&mut self, error: &StoreError) {
-        self.failures += 1;
-        self.counts.failed += 1;
-        self.held = None;
-        let wait = if matches!(error, StoreError::Throttled { .. }) {
-            self.counts.throttled += 1;
-            self.pace.throttled();
-            self.pace.wait_after_throttle(fastrand::f64())
-        } else {
-            let backoff = Backoff { base: BACKOFF_BASE, cap: self.pace.interval() };
-            backoff.wait(self.failures, fastrand::f64())
-        };
-        warn_failed("heartbeat", error, self.failures, wait);
-        self.due = Instant::now() + wait;
-    }
-
-    fn counted(&self, store: &Store) -> Heartbeats {
-        let calls = store.counts();
-        Heartbeats {
-            interval_ms: u64::try_from(self.pace.interval().as_millis()).unwrap_or(u64::MAX),
-            throttled_answers: calls.throttled,
-            retried_calls: calls.retried,
-            ..self.counts
-        }
-    }
-}
-
-/// The last attempt at a heartbeat.
-#[derive(Clone, Copy)]
-struct Told {
-    at: Instant,
-    facts: (Lifecycle, Health),
-}
-
-/// What the routers should know at once.
-fn facts(snapshot: &Snapshot) -> (Lifecycle, Health) {
-    (snapshot.lifecycle, snapshot.assessment.health)
+    Errand(Errand),
+    /// The settings were read again.
+    Reconfigured,
+    Ending,
 }
 
 async fn leave(joined: &Joined) {

@@ -1,180 +1,373 @@
-//! The inference server beside the agent: its load from `/metrics`, its models from `/v1/models`.
+//! The inference server beside the agent: how busy it is, and which models it serves.
 //!
-//! Each poll asks both at once, with one timeout and a bound on each body. An adapter reads the metrics of one
-//! kind of server; vLLM's is the only one so far.
+//! ```text
+//!  searching ──a page tells which server it is──► known ──polls──┐
+//!      ▲  ▲───nothing there, or nothing known───┘   │ ▲──────────┘
+//!      └──────gone, or none of its metrics──────────┘
+//! ```
+//!
+//! What a server says, and where, is data (`servers`); one adapter reads it. Each poll asks for the load, the
+//! models and whether the model is ready at once, with one timeout and a bound on each body. A server that is
+//! configured by its kind is not searched for; one that reports itself is not polled (`push`).
 
-mod metrics;
-mod vllm;
+mod adapter;
+mod detect;
+mod http;
+mod loading;
+pub(crate) mod metrics;
+mod models;
+pub(crate) mod push;
+mod servers;
+mod slots;
 mod window;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use serde::Deserialize;
-use tokio::{sync::mpsc, time};
+use reqwest::StatusCode;
+use tokio::sync::{mpsc, watch};
 
+use self::{
+    adapter::Adapter,
+    detect::Found,
+    http::{Client, Failure, FailureKind},
+    loading::Loading,
+    metrics::Page,
+    servers::{LoadPage, ModelPage, Server},
+    slots::Slot,
+};
 use crate::{
-    config,
-    signals::{self, Load, Reading},
+    config::{self, InferenceKind as Kind, InferenceSource, InferenceTarget},
+    reload::{Cadence, Live},
+    signals::{self, Check, Load, Reading},
     state::Event,
 };
 
-/// A busy vLLM's page is about 100 KB.
-const MAX_METRICS_BYTES: usize = 4 << 20;
+/// Between two looks at which server it is, where the last one did not tell, or the metrics are not its own.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(5);
 
-const MAX_MODELS_BYTES: usize = 1 << 20;
-
-/// More models than this are not listed: adapters count as models, and there may be thousands.
-const MAX_MODELS: usize = 256;
-
-const MAX_MODEL_NAME_BYTES: usize = 256;
+/// What takes longer at a port that may not even be the server's hangs: the next port has its turn.
+const MAX_SEARCH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Polls the server until nobody listens. `start` is the agent's start.
 pub(crate) async fn run(
-    mut server: Server,
-    interval: Duration,
+    mut poller: Poller,
+    settings: watch::Receiver<Live>,
     start: Instant,
     events: mpsc::Sender<Event>,
 ) {
-    let mut ticks = time::interval(interval);
-    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut ticks = Cadence::new(settings, |settings| settings.inference_poll_interval);
     loop {
         ticks.tick().await;
-        let poll = server.poll(start).await;
+        let poll = poller.poll(start.elapsed()).await;
         if events.send(Event::Inference(poll)).await.is_err() {
             return;
         }
     }
 }
 
-/// Why a page could not be had.
+/// Follows one server, which it may have to find first.
 #[derive(Debug)]
-struct Failure {
+pub(crate) struct Poller {
+    http: Client,
+    search_http: Client,
+    target: InferenceTarget,
+    latency_window: Duration,
+    own_port: u16,
+    known: Option<Known>,
+    next_search: Duration,
+    /// What the last search came to.
+    nothing: Nothing,
+    loading: Loading,
+}
+
+/// No server was found, and why.
+#[derive(Clone, Debug, Default)]
+struct Nothing {
     reason: String,
-    /// Nothing listens at the address.
-    refused: bool,
+    /// Something is there all the same, which does not say what it is.
+    is_there: bool,
 }
 
-/// The server, as it is polled.
+/// A server that is known.
 #[derive(Debug)]
-pub(crate) struct Server {
-    http: reqwest::Client,
-    url: String,
-    adapter: vllm::Adapter,
+struct Known {
+    found: Found,
+    adapter: Adapter,
+    /// Its last page told of a KV cache.
+    has_engine: bool,
 }
 
-impl Server {
-    pub(crate) fn new(config: &config::Inference) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("mrgc-agent/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(2)
-            .timeout(config.timeout)
-            .build()?;
-        Ok(Self {
-            http,
-            url: config.url.clone(),
-            adapter: vllm::Adapter::new(config.latency_window),
-        })
+impl InferenceTarget {
+    /// Whether it is left open which server it is.
+    fn is_open(&self) -> bool {
+        self.url.is_none() || self.kind == Kind::Auto
     }
 
-    async fn poll(&mut self, start: Instant) -> signals::Inference {
-        let asked = start.elapsed();
-        let (metrics, models) = tokio::join!(
-            fetch(&self.http, &self.url, "/metrics", MAX_METRICS_BYTES),
-            fetch(&self.http, &self.url, "/v1/models", MAX_MODELS_BYTES),
-        );
-        let refused =
-            |page: &Result<_, Failure>| matches!(page, Err(Failure { refused: true, .. }));
-        let reachable = !(refused(&metrics) && refused(&models));
-        signals::Inference {
-            load: self.read_load(metrics, asked),
-            models: read_models(models),
-            reachable,
-            asked,
+    fn accepts(&self, server: &Server) -> bool {
+        self.kind == Kind::Auto || self.kind == server.kind
+    }
+
+    /// Where a server may be.
+    fn candidates(&self, own_port: u16) -> Vec<String> {
+        let port = |port: &u16| format!("http://127.0.0.1:{port}");
+        match &self.url {
+            Some(url) => vec![url.clone()],
+            None => self.ports.iter().filter(|port| **port != own_port).map(port).collect(),
         }
     }
+}
 
-    fn read_load(&mut self, page: Result<Vec<u8>, Failure>, at: Duration) -> Reading<Load> {
-        match page {
-            Ok(body) => match str::from_utf8(&body) {
-                Ok(text) => self.adapter.read(text, at),
-                Err(_) => Reading::missing("/metrics is not text"),
+/// What a server said about its load.
+enum Said {
+    Metrics(Page),
+    Slots(Vec<Slot>),
+    Nothing,
+}
+
+impl Poller {
+    /// `None`: the server reports itself. `own_port` is the one that the agent listens on.
+    pub(crate) fn new(
+        config: &config::Inference,
+        own_port: u16,
+    ) -> Result<Option<Self>, reqwest::Error> {
+        let InferenceSource::Poll(target) = &config.source else { return Ok(None) };
+        let mut poller = Self {
+            http: Client::new(config.timeout)?,
+            search_http: Client::new(match target.url {
+                Some(_) => config.timeout,
+                None => config.timeout.min(MAX_SEARCH_TIMEOUT),
+            })?,
+            target: InferenceTarget::clone(target),
+            latency_window: config.latency_window,
+            own_port,
+            known: None,
+            next_search: Duration::ZERO,
+            nothing: Nothing::default(),
+            loading: Loading::default(),
+        };
+        if let (Some(url), Some(server)) = (&target.url, servers::of(target.kind)) {
+            let found = detect::expected(server, url, target.metrics_url.as_deref());
+            poller.known = Some(poller.meet(found));
+        }
+        Ok(Some(poller))
+    }
+
+    /// Asks once, `at` since the agent's start.
+    async fn poll(&mut self, at: Duration) -> signals::Inference {
+        let mut known = match self.known.take() {
+            Some(known) => known,
+            None => match self.search(at).await {
+                Ok(found) => self.meet(found),
+                Err(nothing) => return self.without_server(nothing, at).await,
             },
+        };
+        let poll = known.poll(&self.http, self.own_port, at, &mut self.loading).await;
+        if self.target.is_open() && !poll.reachable {
+            tracing::info!(server = known.found.server.name, "the inference server is gone");
+            self.next_search = at;
+            return poll;
+        }
+        // Another server may be at its port by now.
+        if self.target.is_open()
+            && poll.load.value.is_none()
+            && let Ok(found) = self.search(at).await
+        {
+            self.next_search = at + SEARCH_INTERVAL;
+            if found != known.found {
+                known = self.meet(found);
+            }
+        }
+        self.known = Some(known);
+        poll
+    }
+
+    fn meet(&self, found: Found) -> Known {
+        let Found { server, url, metrics_url } = &found;
+        tracing::info!(server = server.name, url, metrics_url, "follows the inference server");
+        let adapter = match &self.target.metrics {
+            Some(names) => Adapter::configured(names, self.latency_window),
+            None => Adapter::of(server, self.latency_window),
+        };
+        Known { found, adapter, has_engine: false }
+    }
+
+    /// Looks which server answers where one may be, unless a look did not help a moment ago.
+    async fn search(&mut self, at: Duration) -> Result<Found, Nothing> {
+        if at < self.next_search {
+            return Err(self.nothing.clone());
+        }
+        let (mut answers, mut failure) = (false, None);
+        for url in self.target.candidates(self.own_port) {
+            let metrics_url = self.target.metrics_url.as_deref();
+            match detect::identify(&self.search_http, &url, metrics_url).await {
+                Ok(Some(found)) if self.target.accepts(found.server) => return Ok(found),
+                Ok(_) => answers = true,
+                Err(new) if new.kind == FailureKind::Refused => {
+                    failure.get_or_insert(new);
+                }
+                Err(new) => failure = Some(new),
+            }
+        }
+        let hangs = failure.as_ref().is_some_and(|failure| failure.kind != FailureKind::Refused);
+        if answers || hangs {
+            self.next_search = at + SEARCH_INTERVAL;
+        }
+        self.nothing = match &self.target.url {
+            Some(url) if answers => Nothing {
+                reason: format!("cannot tell which inference server {url} is: set inference.kind"),
+                is_there: true,
+            },
+            Some(_) => {
+                Nothing { reason: failure.map_or_else(String::new, |f| f.reason), is_there: hangs }
+            }
+            None => Nothing {
+                reason: format!(
+                    "no inference server answers on the ports {}",
+                    list(&self.target.ports)
+                ),
+                is_there: hangs,
+            },
+        };
+        Err(self.nothing.clone())
+    }
+
+    /// A server that tells neither its kind nor its load may still tell its models.
+    async fn without_server(&mut self, nothing: Nothing, at: Duration) -> signals::Inference {
+        let Nothing { reason, mut is_there } = nothing;
+        let models = match &self.target.url {
+            Some(url) if is_there => {
+                let list = models::list(&self.http, url, &[ModelPage::OpenAi]).await;
+                is_there = !is_refused(&list);
+                read_models(list, None)
+            }
+            _ => Reading::error(reason.clone()),
+        };
+        self.loading.observe(is_ready(&models, is_there), at, None);
+        signals::Inference {
+            model_load_ms: self.loading.took_ms(),
+            reachable: is_there,
+            ..signals::Inference::new(Reading::error(reason), models, at)
+        }
+    }
+}
+
+impl Known {
+    async fn poll(
+        &mut self,
+        http: &Client,
+        own_port: u16,
+        at: Duration,
+        loading: &mut Loading,
+    ) -> signals::Inference {
+        let Found { server, url, .. } = &self.found;
+        let ready = async {
+            let path = server.ready?;
+            Some((path, http.code(&format!("{url}{path}")).await))
+        };
+        let pages = if self.has_engine && !server.engine_models.is_empty() {
+            server.engine_models
+        } else {
+            server.models
+        };
+        let models = models::list(http, url, pages);
+        let (said, models, ready) = tokio::join!(self.ask_load(http, own_port), models, ready);
+        let reachable =
+            !(is_refused(&models) && (is_refused(&said) || matches!(said, Ok(Said::Nothing))));
+        let models = read_models(models, ready);
+        if server.loads_at_start {
+            let process_age = match &said {
+                // At a port of its own it may be another process.
+                Ok(Said::Metrics(page)) if server.metrics_port.is_none() => {
+                    adapter::process_start(page).and_then(age)
+                }
+                _ => None,
+            };
+            loading.observe(is_ready(&models, reachable), at, process_age);
+        }
+        let (server, model_load_ms) = (Some(server.name), loading.took_ms());
+        let load = self.read_load(said, &models, at);
+        self.has_engine = load.value.as_ref().is_some_and(|load| load.kv_cache_usage.is_some());
+        signals::Inference { server, load, models, model_load_ms, reachable, asked: at }
+    }
+
+    fn read_load(
+        &mut self,
+        said: Result<Said, Failure>,
+        models: &Reading<Vec<String>>,
+        at: Duration,
+    ) -> Reading<Load> {
+        match said {
+            Ok(Said::Metrics(page)) => self.adapter.read(&page, at),
+            Ok(Said::Slots(slots)) => slots::read(&slots),
+            Ok(Said::Nothing) if models.value.is_none() => {
+                Reading { value: None, check: models.check.clone() }
+            }
+            Ok(Said::Nothing) => {
+                let reason = format!("{} does not say how busy it is", self.found.server.name);
+                Reading::noted(Load::default(), Check { reason: Some(reason), ..Check::ok() })
+            }
             Err(failure) => Reading::error(failure.reason),
         }
     }
-}
 
-/// A page of at most `max_bytes`, in the client's timeout.
-async fn fetch(
-    http: &reqwest::Client,
-    url: &str,
-    path: &str,
-    max_bytes: usize,
-) -> Result<Vec<u8>, Failure> {
-    let failure = |reason: String| Failure { reason, refused: false };
-    let explain = |error: reqwest::Error| {
-        let refused = error.is_connect() && !error.is_timeout();
-        let what = if error.is_timeout() {
-            "did not answer in time".to_owned()
-        } else if refused {
-            format!("is not reachable: {}", root_cause(&error))
-        } else {
-            format!("broke off: {}", root_cause(&error))
-        };
-        Failure { reason: format!("{url}{path} {what}"), refused }
-    };
-    let mut response = http.get(format!("{url}{path}")).send().await.map_err(explain)?;
-    if !response.status().is_success() {
-        return Err(failure(format!("{url}{path} answered {}", response.status())));
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(explain)? {
-        if body.len() + chunk.len() > max_bytes {
-            return Err(failure(format!("{url}{path} is larger than {max_bytes} bytes")));
+    async fn ask_load(&self, http: &Client, own_port: u16) -> Result<Said, Failure> {
+        let Found { server, url, metrics_url } = &self.found;
+        if server.load == LoadPage::Nowhere {
+            return Ok(Said::Nothing);
         }
-        body.extend_from_slice(&chunk);
+        if detect::is_own(metrics_url, own_port) {
+            let reason = format!("port {own_port} is the agent's own: set inference.metrics_url");
+            return Err(Failure { kind: FailureKind::Broken, reason });
+        }
+        let metrics = http.metrics(metrics_url, self.adapter.reader()).await.map(Said::Metrics);
+        match metrics {
+            Err(Failure { kind: FailureKind::Status(_), .. })
+                if server.load == LoadPage::MetricsOrSlots =>
+            {
+                http.json(&format!("{url}/slots")).await.map(Said::Slots)
+            }
+            metrics => metrics,
+        }
     }
-    Ok(body)
 }
 
-/// The innermost reason, as in `Connection refused`: the ones around it repeat the URL.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+fn list(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// OpenAI's list of models, as far as it is needed.
-#[derive(Deserialize)]
-struct ModelList {
-    data: Vec<Model>,
+fn is_refused<T>(page: &Result<T, Failure>) -> bool {
+    matches!(page, Err(Failure { kind: FailureKind::Refused, .. }))
 }
 
-#[derive(Deserialize)]
-struct Model {
-    id: String,
+/// `None`: not known, as where it does not answer in time.
+fn is_ready(models: &Reading<Vec<String>>, reachable: bool) -> Option<bool> {
+    if reachable { models.value.as_ref().map(|names| !names.is_empty()) } else { Some(false) }
 }
 
-fn read_models(page: Result<Vec<u8>, Failure>) -> Reading<Vec<String>> {
-    let body = match page {
-        Ok(body) => body,
-        Err(failure) => return Reading::error(failure.reason),
-    };
-    match serde_json::from_slice::<ModelList>(&body) {
-        Ok(list) => Reading::ok(
-            list.data
-                .into_iter()
-                .map(|model| model.id)
-                .filter(|name| name.len() <= MAX_MODEL_NAME_BYTES)
-                .take(MAX_MODELS)
-                .collect(),
+/// The models that can be asked for: none while the server says that it is not ready.
+fn read_models(
+    list: Result<Vec<String>, Failure>,
+    ready: Option<(&str, Result<StatusCode, Failure>)>,
+) -> Reading<Vec<String>> {
+    match (list, ready) {
+        (_, Some((path, Ok(code)))) if says_no(code) => Reading::noted(
+            Vec::new(),
+            Check::error(format!("no model is ready: {path} answered {code}")),
         ),
-        Err(error) => Reading::missing(format!("/v1/models is not a list of models: {error}")),
+        (Ok(names), _) => Reading::ok(names),
+        (Err(failure), _) => Reading::error(failure.reason),
     }
+}
+
+/// Triton says it with 400, all others with 503. A page that is not there says nothing.
+fn says_no(code: StatusCode) -> bool {
+    code == StatusCode::BAD_REQUEST || code.is_server_error() && code != StatusCode::NOT_IMPLEMENTED
+}
+
+/// How long ago that was, in seconds since the epoch; `None` where this machine's clock cannot say.
+fn age(seconds: f64) -> Option<Duration> {
+    let then = SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
+    SystemTime::now().duration_since(then).ok()
 }
 
 #[cfg(test)]

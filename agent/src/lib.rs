@@ -4,8 +4,9 @@
 //! ```text
 //!  gpu ─────┐                                         ┌─► answer ─► server: GET /health
 //!  host ────┤ readings   state ── health, lifecycle ──┤ snapshot
-//!  inference┤ ─────────►                              └─► heartbeat ─► store
-//!  enclave ─┘
+//!  inference┤ ─────────►                              ├─► heartbeat ─► store
+//!  enclave ─┤                                         └─► cleanup ─► its findings, as a reading
+//!  notices ─┘ what the cloud announces
 //! ```
 //!
 //! `signals`, `health`, `lifecycle`, `pace`, `state`, `answer` and `metrics` are pure: what comes in decides what goes out. The others
@@ -14,19 +15,29 @@
 
 pub mod answer;
 mod backoff;
+pub mod cleanup;
 pub mod config;
-mod enclave;
-mod gpu;
+pub mod enclave;
+pub mod gpu;
 pub mod health;
 mod heartbeat;
 mod host;
+mod identity;
 mod inference;
+pub mod journal;
 pub mod lifecycle;
+mod look;
 mod metrics;
+pub mod notices;
+pub mod notify;
 mod pace;
+mod process;
+pub mod reload;
 mod run;
 mod server;
 pub mod signals;
 pub mod state;
+pub mod supervisor;
 
+pub use look::look;
 pub use run::{RunError, run};

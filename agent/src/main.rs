@@ -1,33 +1,35 @@
 //! `mrgc-agent`: see `mrgc-agent --help`.
 #![forbid(unsafe_code)]
 
+mod check;
+mod order;
+mod serve;
+
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use mrgc_agent::config::{Config, Log, LogFormat};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-};
-use tracing_subscriber::EnvFilter;
+use mrgc_agent::config::{Config, ConfigError};
 
 const EXAMPLES: &str = "\
 Examples:
   mrgc-agent --config /etc/mrgc/agent.toml
   mrgc-agent validate --config agent.toml
+  mrgc-agent check --config agent.toml
+  mrgc-agent drain --wait && systemctl restart vllm && mrgc-agent undrain
   MRGC_AGENT__INSTANCE__ID=i-1 MRGC_AGENT__INSTANCE__REGION=us-east-1 \\
     MRGC_AGENT__INSTANCE__ADDRESS=10.0.0.5:8000 mrgc-agent
   mrgc-agent completions bash > /etc/bash_completion.d/mrgc-agent
 
 Every key of the file can be set as MRGC_AGENT__SECTION__KEY, which wins over the file.
 SIGTERM drains: /health turns 503, requests in flight end, the instance is deregistered.
-A second SIGTERM or Ctrl-C ends the agent at once.";
+A second SIGTERM or Ctrl-C ends the agent at once.
+SIGHUP reads the configuration again; what needs a restart is told, and one with an error changes nothing.";
 
 /// The MRGC agent: says how this GPU instance is, at /health and in heartbeats.
 #[derive(Debug, Parser)]
@@ -46,6 +48,15 @@ enum Command {
     Run(Run),
     /// Check the configuration and tell everything that is wrong with it
     Validate(ConfigFile),
+    /// Say in a table how this instance is: as the running agent says, or else by looking once
+    #[command(after_help = check::HELP)]
+    Check(check::Options),
+    /// Keep new requests away from this instance until `undrain`
+    Drain(order::Waiting),
+    /// Let requests in again
+    Undrain(order::Options),
+    /// Drain, validate that nothing of a tenant is left, and serve again
+    Clean(order::Waiting),
     /// Write the completions for a shell
     Completions { shell: Shell },
 }
@@ -59,7 +70,7 @@ struct Run {
     print_address: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct ConfigFile {
     /// The configuration, TOML; without it, the environment alone
     #[arg(long = "config", value_name = "FILE")]
@@ -68,16 +79,26 @@ struct ConfigFile {
 
 impl ConfigFile {
     fn load(&self) -> anyhow::Result<Config> {
+        self.read().context("the configuration is not valid")
+    }
+
+    fn read(&self) -> Result<Config, ConfigError> {
         Config::load(self.path.as_deref(), std::env::vars_os())
-            .context("the configuration is not valid")
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(options) => run(&options),
+        Command::Run(options) => serve::run(&options),
         Command::Validate(file) => file.load().and_then(|_| say("the configuration is valid")),
+        Command::Check(options) => match check::run(&options) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Drain(waiting) => order::drain(&waiting),
+        Command::Undrain(options) => order::undrain(&options),
+        Command::Clean(waiting) => order::clean(&waiting),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mrgc-agent", &mut io::stdout());
             Ok(())
@@ -91,82 +112,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// One thread is enough: the agent waits most of the time. NVML has a thread of its own.
-fn run(options: &Run) -> anyhow::Result<()> {
-    let config = options.config.load()?;
-    start_logging(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the async runtime")?;
-    let ran = runtime.block_on(serve(config, options.print_address));
-    // A thread of the pool may wait for a system call, as for a name to resolve: the process does not.
-    runtime.shutdown_background();
-    ran
-}
-
-async fn serve(config: Config, print_address: bool) -> anyhow::Result<()> {
-    // Before anything else, so that a signal that comes early drains, too.
-    let mut signals = Signals::listen()?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;
-    if print_address {
-        say(&format!("listening {}", listener.local_addr()?))?;
-    }
-    let (drain, drained) = tokio::sync::oneshot::channel::<()>();
-    let shutdown = async {
-        // Sent by the first signal; never dropped before.
-        let _ = drained.await;
-    };
-    let twice = async {
-        let first = signals.next().await;
-        tracing::info!(signal = first, "a second signal ends the agent at once");
-        let _ = drain.send(());
-        signals.next().await
-    };
-    tokio::select! {
-        ran = mrgc_agent::run(listener, config, shutdown) => Ok(ran?),
-        signal = twice => bail!("{signal} while draining: ended at once, and not deregistered"),
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-fn start_logging(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level)
-        .with_context(|| format!("log.level is \"{}\": use a level, as in info", log.level))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match log.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
 }
 
 fn say(line: &str) -> anyhow::Result<()> {

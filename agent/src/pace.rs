@@ -46,6 +46,11 @@ impl Pace {
         Self { config, doublings: 0, successes: 0 }
     }
 
+    /// Goes on by other settings; what the store can take was not learnt from them.
+    pub(crate) fn configure(&mut self, config: Heartbeat) {
+        self.config = config;
+    }
+
     /// Between two looks at whether a heartbeat should be written.
     pub(crate) fn interval(&self) -> Duration {
         let Heartbeat { interval, max_interval, .. } = self.config;

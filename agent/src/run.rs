@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!  gpu, host, inference, enclave ─┐                        ┌─► server: GET /health
-//!  heart ── registered, written ──┼─► control loop: State ─┤ snapshots
-//!  shutdown ── drain ─────────────┘                        └─► heart: heartbeats
+//!  heart ── registered, written ──┤                        ├─► heart: heartbeats, findings
+//!  notices, orders ───────────────┼─► control loop: State ─┤ snapshots
+//!  cleanup: what it found ────────┤                        ├─► cleanup: begins, ends
+//!  shutdown ── drain ─────────────┘                        └─► keeper: what outlives the process
 //! ```
 
 use std::{
@@ -17,23 +19,31 @@ use mrgc_fleet::model::Timestamp;
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::{self, Duration},
 };
 
 use crate::{
+    cleanup::{self, Scope},
     config::Config,
-    enclave, gpu,
+    enclave::{self, relay::Relay},
+    gpu,
     heartbeat::{Heart, LEAVE_LIMIT},
-    host, inference,
-    lifecycle::Drained,
+    host,
+    identity::{self, IdentityError, Imds},
+    inference::{self, push},
+    journal::Journal,
+    lifecycle::{self, Drained, Keeper, Kept},
+    notices::{self, Farewell},
+    reload::{Live, Settings},
     server,
     state::{Event, Snapshot, State},
+    supervisor::{Reload, Supervisor},
 };
 
 /// Events that wait for the control loop, which never waits itself; a full queue holds the probes back.
-const EVENTS: usize = 64;
+pub(crate) const EVENTS: usize = 64;
 
 /// How often a drain is looked at between samples.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
@@ -50,6 +60,8 @@ pub enum RunError {
     GpuThread(#[source] io::Error),
     #[error("cannot make an HTTP client for the inference server: {0}")]
     Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("one of the agent's own tasks ended before the agent did: {0}")]
     TaskEnded(String),
 }
@@ -58,42 +70,62 @@ pub enum RunError {
 pub async fn run(
     listener: TcpListener,
     config: Config,
+    supervisor: Supervisor,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let start = Instant::now();
     let address = listener.local_addr().map_err(RunError::Listener)?;
-    let registration = config.instance.registration(address.port(), now());
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut imds = Imds::new(&config.identity.endpoint)?;
+    let told = tokio::select! {
+        told = identity::ask(&config, &mut imds) => told,
+        () = &mut shutdown => return Ok(()),
+    };
+    let registration = identity::registration(&config, &told, address.port(), now())?;
     tracing::info!(id = %registration.id, region = %registration.region, %address, "agent listens");
 
+    let farewell = Farewell::new(&config, &told, &registration)?;
+    let on_aws = told.is_ok() || registration.provider.as_deref() == Some("aws");
+    let imds = config.notices.enabled.unwrap_or(on_aws).then_some(imds);
+    let keeper = config.state_directory.as_ref();
+    let keeper = keeper.map(|directory| Keeper::new(directory, registration.id.as_str()));
     let state = State::new(
         registration.clone(),
         config.inference.is_some(),
         config.requirements(),
         config.drain,
-    );
+    )
+    .with_past(Scope::of(&config), keeper.as_ref().map_or_else(Kept::default, Keeper::load));
     let (publish, snapshots) = watch::channel(Arc::new(state.snapshot(now())));
     let (events, inbox) = mpsc::channel(EVENTS);
-    let (drained, drain_over) = oneshot::channel();
-    let mut probes = start_probes(&config, start, &events)?;
-    probes.spawn(server::serve(listener, snapshots.clone()));
+    let (running, ending) = watch::channel(());
+    let settings = Settings::new(&config);
+    let (live, changes) = watch::channel(settings.live().clone());
+    let (mut probes, gpus) = start_probes(&config, &changes, start, &events)?;
+    start_life(&config, keeper, imds, gpus, &snapshots, &events, &mut probes);
+    let reports = push::start(config.inference.as_ref(), start, &events, &mut probes);
+    let relay = Relay::new(config.enclave.channel.clone(), changes.clone());
+    probes.spawn(server::serve(listener, snapshots.clone(), reports, relay, events.clone()));
     let mut hearts = JoinSet::new();
     hearts.spawn(
         Heart {
             store: config.store,
-            pace: config.heartbeat,
+            settings: changes,
             registration,
             snapshots,
             events,
-            drained: drain_over,
+            ending,
+            farewell,
         }
         .run(),
     );
 
-    let mut control = Control { state, publish, start, inbox };
+    let journal = Journal::default();
+    let mut control = Control { state, publish, start, inbox, supervisor, settings, live, journal };
     control.run(shutdown, &mut probes, &mut hearts).await?;
     // From here on nobody reads events. `/health` is still served, out of the last snapshot.
     drop(control.inbox);
-    drop(drained);
+    drop(running);
     match time::timeout(HEART_LIMIT, hearts.join_next()).await {
         Ok(Some(Err(error))) => return Err(ended(Err(error))),
         Ok(_) => {}
@@ -103,22 +135,44 @@ pub async fn run(
     Ok(())
 }
 
-/// Starts the tasks that ask the machine's parts, each at its own pace.
-fn start_probes(
+/// Starts the tasks that move the instance's life, or follow it.
+fn start_life(
     config: &Config,
+    keeper: Option<Keeper>,
+    imds: Option<Imds>,
+    gpus: gpu::Asker,
+    snapshots: &watch::Receiver<Arc<Snapshot>>,
+    events: &mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+) {
+    tasks.spawn(cleanup::run(config.cleanup.clone(), gpus, snapshots.clone(), events.clone()));
+    if let Some(keeper) = keeper {
+        tasks.spawn(lifecycle::keep(keeper, snapshots.clone(), events.clone()));
+    }
+    if let Some(imds) = imds {
+        tasks.spawn(notices::watch(imds, config.notices.clone(), events.clone()));
+    }
+}
+
+/// Starts the tasks that ask the machine's parts, each at its own pace, and gives whom to ask for the GPUs at once.
+pub(crate) fn start_probes(
+    config: &Config,
+    settings: &watch::Receiver<Live>,
     start: Instant,
     events: &mpsc::Sender<Event>,
-) -> Result<JoinSet<()>, RunError> {
+) -> Result<(JoinSet<()>, gpu::Asker), RunError> {
     let mut probes = JoinSet::new();
-    let worker = gpu::Worker::start(config.gpu.library.clone()).map_err(RunError::GpuThread)?;
-    probes.spawn(gpu::run(worker, config.gpu.clone(), events.clone()));
+    let (prober, gpus) = gpu::Prober::start(config.gpu.clone()).map_err(RunError::GpuThread)?;
+    probes.spawn(prober.run(settings.clone(), events.clone()));
     if let Some(inference) = &config.inference {
-        let server = inference::Server::new(inference)?;
-        probes.spawn(inference::run(server, inference.poll_interval, start, events.clone()));
+        let own_port = config.listen.port();
+        if let Some(poller) = inference::Poller::new(inference, own_port)? {
+            probes.spawn(inference::run(poller, settings.clone(), start, events.clone()));
+        }
     }
-    probes.spawn(enclave::run(config.enclave.clone(), events.clone()));
+    probes.spawn(enclave::run(config.enclave.clone(), settings.clone(), events.clone()));
     probes.spawn(host::run(events.clone()));
-    Ok(probes)
+    Ok((probes, gpus))
 }
 
 /// The control loop: one event, one synchronous step, one snapshot.
@@ -127,6 +181,10 @@ struct Control {
     publish: watch::Sender<Arc<Snapshot>>,
     start: Instant,
     inbox: mpsc::Receiver<Event>,
+    supervisor: Supervisor,
+    settings: Settings,
+    live: watch::Sender<Live>,
+    journal: Journal,
 }
 
 impl Control {
@@ -147,9 +205,11 @@ impl Control {
                 () = &mut shutdown, if !draining => {
                     draining = true;
                     tracing::info!("asked to go: draining");
+                    self.supervisor.stopping(self.settings.live().drain.deadline + HEART_LIMIT);
                     Event::Drain
                 }
-                _ = ticks.tick(), if draining => Event::Tick,
+                _ = ticks.tick(), if self.state.waits() => Event::Tick,
+                reload = self.supervisor.next_reload() => self.reload(reload),
                 Some(end) = probes.join_next() => return Err(ended(end)),
                 // While draining, the heart ends where it never registered.
                 Some(end) = hearts.join_next() => match end {
@@ -158,33 +218,52 @@ impl Control {
                 },
             };
             self.apply(event);
-            if let Some(end) = self.state.drained() {
-                match end {
-                    Drained::Idle => tracing::info!("drained: nothing is in flight"),
-                    Drained::GraceOver => {
-                        tracing::warn!("drained for the grace: what is in flight is unknown");
-                    }
-                    Drained::DeadlineOver(left) => {
-                        tracing::warn!(?left, "the drain's deadline is over");
-                    }
-                }
+            if self.state.drained().is_some() {
                 return Ok(());
             }
         }
     }
 
+    /// Takes the new settings over as far as that is possible without a restart.
+    fn reload(&mut self, reload: Reload) -> Event {
+        let applied = self.settings.take(reload, now());
+        let status = self.settings.status();
+        match &status.error {
+            Some(error) => tracing::error!(%error, "reload refused: the settings from before hold"),
+            None => {
+                tracing::info!(?applied, restart_needed = ?status.restart_needed, "reloaded");
+            }
+        }
+        let live = self.settings.live().clone();
+        let (requirements, limits) = (live.requirements, live.drain);
+        self.live.send_replace(live);
+        self.supervisor.reloaded();
+        Event::Reconfigured { requirements, limits }
+    }
+
     fn apply(&mut self, event: Event) {
         let is_tick = matches!(event, Event::Tick);
+        let before = self.state.milestone();
         self.state.apply(event, self.start.elapsed());
-        if is_tick && self.state.drained().is_none() {
+        let after = self.state.milestone();
+        if is_tick && before == after {
             return;
         }
-        let snapshot = Arc::new(self.state.snapshot(now()));
+        if before.drained != after.drained {
+            log_drained(after.drained);
+        }
+        let mut snapshot = self.state.snapshot(now());
+        snapshot.config = self.settings.status().clone();
+        snapshot.changes = self.journal.follow(&self.publish.borrow(), &snapshot);
+        let snapshot = Arc::new(snapshot);
         let before = self.publish.send_replace(Arc::clone(&snapshot));
+        self.supervisor.observe(&snapshot);
         if before.lifecycle != snapshot.lifecycle {
+            let reason = snapshot.course.life.reason().unwrap_or_default();
             tracing::info!(
                 from = before.lifecycle.as_str(),
                 to = snapshot.lifecycle.as_str(),
+                reason,
                 "lifecycle"
             );
         }
@@ -196,6 +275,19 @@ impl Control {
     }
 }
 
+fn log_drained(end: Option<Drained>) {
+    match end {
+        None => {}
+        Some(Drained::Idle) => tracing::info!("drained: nothing is in flight"),
+        Some(Drained::GraceOver) => {
+            tracing::warn!("drained for the grace: what is in flight is unknown");
+        }
+        Some(Drained::DeadlineOver) => {
+            tracing::warn!("the drain's deadline is over, with requests in flight");
+        }
+    }
+}
+
 fn ended(end: Result<(), JoinError>) -> RunError {
     RunError::TaskEnded(match end {
         Ok(()) => "it returned".to_owned(),
@@ -203,7 +295,7 @@ fn ended(end: Result<(), JoinError>) -> RunError {
     })
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,4 +1,23 @@
-//! The agent's face: `GET /health` and `GET /metrics` out of the latest snapshot, and `GET /livez`.
+//! The agent's face, out of the latest snapshot.
+//!
+//! | path | for | answers |
+//! |---|---|---|
+//! | `/health` | load balancers, routers, monitors | 200 while requests may come, else 503; a few fields that stay |
+//! | `/health?detail` | people, `mrgc-agent check` | the same code, and all that is known |
+//! | `/readyz` | what waits for a start | 200 once the machine was sampled and the fleet told, or the store is silent |
+//! | `/livez` | what restarts a hung agent | 200 while the process answers |
+//! | `/metrics` | Prometheus | the text format |
+//! | `POST /attestation` | routers | the enclave's document over their nonce, which they verify |
+//! | `POST /drain`, `/undrain`, `/clean` | `mrgc-agent drain` and the others | where that leads; taken from this machine only |
+//! | `POST /report` | an inference server that says itself how it is | 204; taken from this machine only |
+//!
+//! Another query than `?detail` is a 400: a prober that asks for what is not there should learn so at its first try.
+//! Each page is written once for a snapshot, however often it is asked for.
+
+mod attestation;
+mod orders;
+mod page;
+mod reports;
 
 use std::{
     sync::{
@@ -9,26 +28,35 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
-    extract::State,
+    extract::{RawQuery, State},
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::Response,
     routing::get,
 };
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use serde_json::json;
+use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     time,
 };
 
-use crate::{answer::Answer, metrics, state::Snapshot};
+use self::page::Page;
+use crate::{
+    answer::{Brief, Detail, Readiness},
+    enclave::relay::Relay,
+    inference::push::Inbox,
+    metrics,
+    process::Process,
+    state::{Event, Snapshot},
+};
 
 /// Probers and people, many times over.
 const MAX_CONNECTIONS: usize = 256;
@@ -38,25 +66,59 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 const MAX_HEAD_BYTES: usize = 16 << 10;
 
+const JSON: &str = "application/json";
+
 /// After a failed accept: most often the process is out of file descriptors for a moment.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-type Snapshots = watch::Receiver<Arc<Snapshot>>;
+/// All that can be asked for.
+struct Faces {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    brief: Page,
+    detail: Page,
+    metrics: Page,
+    /// Connections that were closed at once, since too many were open.
+    refused: AtomicU64,
+}
+
+impl Faces {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+}
 
 /// Answers on the listener for as long as it is polled.
-pub(crate) async fn serve(listener: TcpListener, snapshots: Snapshots) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    reports: Option<Inbox>,
+    relay: Relay,
+    events: mpsc::Sender<Event>,
+) {
+    let own_address = listener.local_addr().ok();
+    let attestation = attestation::route(relay, snapshots.clone());
+    let faces = Arc::new(Faces {
+        snapshots,
+        brief: Page::default(),
+        detail: Page::default(),
+        metrics: Page::default(),
+        refused: AtomicU64::new(0),
+    });
     let router = Router::new()
         .route("/health", get(health))
         .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(reports::route(reports))
+        .merge(attestation)
+        .merge(orders::routes(own_address, events))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .with_state(snapshots);
+        .with_state(Arc::clone(&faces));
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let refused = AtomicU64::new(0);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 time::sleep(ACCEPT_PAUSE).await;
@@ -64,13 +126,13 @@ pub(crate) async fn serve(listener: TcpListener, snapshots: Snapshots) {
             }
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            let refused = refused.fetch_add(1, Ordering::Relaxed) + 1;
+            let refused = faces.refused.fetch_add(1, Ordering::Relaxed) + 1;
             if refused.is_power_of_two() {
                 tracing::warn!(refused, "closed a connection: {MAX_CONNECTIONS} are open");
             }
             continue;
         };
-        let router = router.clone();
+        let router = router.clone().layer(Extension(peer));
         tokio::spawn(async move {
             serve_connection(stream, router).await;
             drop(permit);
@@ -91,46 +153,75 @@ async fn serve_connection(stream: TcpStream, router: Router) {
     }
 }
 
-async fn health(State(snapshots): State<Snapshots>) -> Response {
-    let snapshot = Arc::clone(&snapshots.borrow());
+async fn health(State(faces): State<Arc<Faces>>, RawQuery(query): RawQuery) -> Response {
+    let snapshot = faces.snapshot();
     let code = if snapshot.is_serving() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match serde_json::to_vec(&Answer::of(&snapshot)) {
-        Ok(body) => answer(code, "application/json", body),
-        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
+    let body = match query.as_deref() {
+        None | Some("") => faces.brief.of(&snapshot, |snapshot| json(&Brief::of(snapshot))),
+        Some("detail" | "detail=") => {
+            faces.detail.of(&snapshot, |snapshot| json(&Detail::of(snapshot)))
+        }
+        Some(other) => {
+            let detail = format!("/health takes no \"{other}\"; there is /health?detail");
+            return problem(StatusCode::BAD_REQUEST, &detail);
+        }
+    };
+    answer(code, JSON, body)
 }
 
 async fn livez() -> Response {
-    answer(StatusCode::OK, "application/json", br#"{"status":"alive"}"#.to_vec())
+    answer(StatusCode::OK, JSON, Bytes::from_static(br#"{"status":"alive"}"#))
 }
 
-async fn metrics(State(snapshots): State<Snapshots>) -> Response {
-    let snapshot = Arc::clone(&snapshots.borrow());
-    answer(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(&snapshot).into_bytes())
+async fn readyz(State(faces): State<Arc<Faces>>) -> Response {
+    let readiness = Readiness::of(&faces.snapshot());
+    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(code, JSON, json(&readiness))
+}
+
+async fn metrics(State(faces): State<Arc<Faces>>) -> Response {
+    let refused = faces.refused.load(Ordering::Relaxed);
+    let body = faces.metrics.of(&faces.snapshot(), |snapshot| metrics::text(snapshot).into());
+    let own = metrics::of_process(Process::look().as_ref(), refused);
+    answer(StatusCode::OK, metrics::CONTENT_TYPE, [&body[..], own.as_bytes()].concat().into())
 }
 
 async fn not_found(uri: Uri) -> Response {
-    let detail =
-        format!("there is nothing at {}; there are /health, /livez and /metrics", uri.path());
+    let detail = format!(
+        "there is nothing at {}; there are /health, /readyz, /livez and /metrics",
+        uri.path()
+    );
     problem(StatusCode::NOT_FOUND, &detail)
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
-    let detail = format!("{} does not take {method}; use GET", uri.path());
+    wrong_method(&method, &uri, "GET", "GET, HEAD")
+}
+
+async fn only_post(method: Method, uri: Uri) -> Response {
+    wrong_method(&method, &uri, "POST", "POST")
+}
+
+fn wrong_method(method: &Method, uri: &Uri, right: &str, allowed: &'static str) -> Response {
+    let detail = format!("{} does not take {method}; use {right}", uri.path());
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &detail);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
 /// RFC 9457.
 fn problem(code: StatusCode, detail: &str) -> Response {
     let title = code.canonical_reason().unwrap_or("Error");
-    let body =
-        json!({ "type": "about:blank", "title": title, "status": code.as_u16(), "detail": detail });
-    answer(code, "application/problem+json", body.to_string().into_bytes())
+    let body = serde_json::json!({ "type": "about:blank", "title": title, "status": code.as_u16(), "detail": detail });
+    answer(code, "application/problem+json", body.to_string().into())
 }
 
-fn answer(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response {
+fn json(value: &impl Serialize) -> Bytes {
+    // Plain structs with text keys: writing them cannot fail.
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+fn answer(code: StatusCode, content_type: &'static str, body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = code;
     let headers = response.headers_mut();

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use mrgc_fleet::model::Gpu;
 use serde::Serialize;
+
+pub use crate::enclave::status::Enclaves;
+use crate::gpu::status::Gpus;
 
 /// How a part answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -16,6 +18,19 @@ pub enum Status {
     Error,
     /// It is not there, or nobody has asked yet.
     Missing,
+}
+
+impl Status {
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Degraded, Self::Error, Self::Missing];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Error => "error",
+            Self::Missing => "missing",
+        }
+    }
 }
 
 /// How a part answered, and why not better.
@@ -45,6 +60,11 @@ impl Check {
     /// Nobody has asked the part yet.
     pub fn unasked() -> Self {
         Self::missing("not sampled yet")
+    }
+
+    /// The store was not asked to register this agent yet.
+    pub fn unregistered() -> Self {
+        Self::missing("not registered yet")
     }
 }
 
@@ -101,14 +121,20 @@ pub struct Load {
     /// Of whole requests, over the last window in which some finished.
     pub avg_latency_ms: Option<f64>,
     pub time_to_first_token_ms: Option<f64>,
+    /// How full the fullest KV cache is, 0 to 1.
+    pub kv_cache_usage: Option<f64>,
 }
 
 /// One poll of the inference server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inference {
+    /// Which one it is, where that is known, as in `vLLM`.
+    pub server: Option<&'static str>,
     pub load: Reading<Load>,
     /// The models that it serves.
     pub models: Reading<Vec<String>>,
+    /// How long the model that is ready took to load, where that was seen.
+    pub model_load_ms: Option<u64>,
     /// Whether anything listens there at all. Nothing can be in flight where nothing does.
     pub reachable: bool,
     /// When it was asked, since the agent's start.
@@ -116,6 +142,11 @@ pub struct Inference {
 }
 
 impl Inference {
+    /// What was said at `asked`, by a server of which no more is known.
+    pub fn new(load: Reading<Load>, models: Reading<Vec<String>>, asked: Duration) -> Self {
+        Self { server: None, load, models, model_load_ms: None, reachable: true, asked }
+    }
+
     /// Neither of its two pages answered.
     pub fn is_silent(&self) -> bool {
         self.load.value.is_none() && self.models.value.is_none()
@@ -134,12 +165,7 @@ pub struct Polls {
 impl Polls {
     /// Before the first poll.
     pub fn none() -> Self {
-        let last = Inference {
-            load: Reading::unasked(),
-            models: Reading::unasked(),
-            reachable: true,
-            asked: Duration::ZERO,
-        };
+        let last = Inference::new(Reading::unasked(), Reading::unasked(), Duration::ZERO);
         Self { last, silent: 0, answered_once: false }
     }
 
@@ -149,15 +175,6 @@ impl Polls {
         self.answered_once |= !silent;
         self.last = poll;
     }
-}
-
-/// The instance's Nitro enclaves.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Enclaves {
-    /// Those in the state RUNNING.
-    pub running: u32,
-    /// All that `nitro-cli` lists, in whatever state.
-    pub listed: u32,
 }
 
 /// How the agent stands with the fleet's store.
@@ -193,7 +210,7 @@ pub struct Heartbeats {
 /// All that health is judged by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signals {
-    pub gpu: Reading<Vec<Gpu>>,
+    pub gpu: Reading<Gpus>,
     pub host: Reading<Host>,
     /// `None`: no inference server is configured.
     pub inference: Option<Polls>,
@@ -213,7 +230,7 @@ impl Signals {
                 generation: None,
                 sequence: None,
                 fenced: false,
-                check: Check::missing("not registered yet"),
+                check: Check::unregistered(),
                 heartbeats: Heartbeats::default(),
             },
         }

@@ -18,7 +18,7 @@ pub use cleanup::{CleanupCheck, CleanupCheckKind, CleanupValidation};
 pub use control::{AuditRecord, Lease, Stamp};
 pub use desired::{Desired, DesiredState};
 pub use ids::{Framework, InstanceId, PoolId, RegionId, Timestamp};
-pub use instance::{EnclaveState, Gpu, Health, Registration, Report, Standing, Writer};
+pub use instance::{EnclaveState, Health, Registration, Report, Standing, Writer};
 pub use lifecycle::Lifecycle;
 pub use metrics::{
     CleanupTally, ClusterHealth, Gauge, Load, MAX_OPERATION_BYTES, MAX_OPERATIONS, Measured,

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub instances: Vec<Arc<Standing>>,
     #[serde(serialize_with = "as_list")]
     views: BTreeMap<ViewKey, Arc<View>>,
+    #[serde(skip)]
+    by_pool: BTreeMap<PoolId, PoolViews>,
     /// Which pools serve a model, by its name.
     pools_by_model: BTreeMap<String, Vec<PoolId>>,
 }
@@ -51,13 +53,12 @@ impl Snapshot {
 
     /// The regions that have a pool.
     pub fn regions_with(&self, pool: &PoolId) -> Option<&Arc<View>> {
-        self.view(&ViewKey { level: Level::Region, region: None, pool: pool.clone() })
+        self.by_pool.get(pool)?.regions.as_ref()
     }
 
     /// The instances of a pool in the home region.
     pub fn instances_at_home(&self, pool: &PoolId) -> Option<&Arc<View>> {
-        let region = Some(self.home.clone());
-        self.view(&ViewKey { level: Level::Instance, region, pool: pool.clone() })
+        self.by_pool.get(pool)?.at_home.as_ref()
     }
 
     /// The pools in which some instance serves the model.
@@ -67,7 +68,31 @@ impl Snapshot {
 
     /// Every pool that has an instance somewhere.
     pub fn pools(&self) -> impl Iterator<Item = &PoolId> {
-        self.views.keys().filter(|key| key.level == Level::Region).map(|key| &key.pool)
+        self.by_pool.keys()
+    }
+}
+
+/// The views of a pool between which a router decides.
+#[derive(Debug, Default)]
+struct PoolViews {
+    regions: Option<Arc<View>>,
+    at_home: Option<Arc<View>>,
+}
+
+impl PoolViews {
+    fn of(views: &BTreeMap<ViewKey, Arc<View>>, home: &RegionId) -> BTreeMap<PoolId, Self> {
+        let mut by_pool: BTreeMap<PoolId, Self> = BTreeMap::new();
+        for (key, view) in views {
+            let pool = by_pool.entry(key.pool.clone()).or_default();
+            match (key.level, &key.region) {
+                (Level::Region, _) => pool.regions = Some(view.clone()),
+                (Level::Instance, Some(region)) if region == home => {
+                    pool.at_home = Some(view.clone());
+                }
+                (Level::Instance, _) => {}
+            }
+        }
+        by_pool
     }
 }
 

@@ -47,6 +47,10 @@ impl Member {
     pub(crate) fn standing_mut(&mut self) -> &mut Standing {
         Arc::make_mut(&mut self.standing)
     }
+
+    pub(crate) fn registration_mut(&mut self) -> &mut Registration {
+        Arc::make_mut(&mut self.standing_mut().registration)
+    }
 }
 
 /// An available, healthy, fresh instance that measured nothing.
@@ -66,7 +70,7 @@ pub(crate) fn member(id: &str, region: &str) -> Member {
 
 /// A member with a change to what it registered.
 pub(crate) fn registered(id: &str, region: &str, change: impl FnOnce(&mut Registration)) -> Member {
-    with(member(id, region), |member| change(&mut member.standing_mut().registration))
+    with(member(id, region), |member| change(member.registration_mut()))
 }
 
 /// A member with a change to what it reported.

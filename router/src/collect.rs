@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::Result;
+use mrgc_fleet::model::PoolId;
 use mrgc_store::{MetricsCollector, Store, StoreError};
 use serde::Serialize;
 use tokio::{
@@ -85,6 +86,11 @@ impl Collection {
             dropped_items: counts.dropped_items,
             waiting: counts.waiting,
         }
+    }
+
+    /// How long something took that an enclave was asked to do.
+    pub fn record_enclave_operation(&self, pool: &PoolId, operation: &str, took: Duration) {
+        self.collector.record_enclave_operation(pool, operation, took.as_secs_f64() * 1_000.0);
     }
 
     /// Gathers until the data threads have ended, then once more stores what there is.

@@ -1,5 +1,6 @@
 //! The router's configuration: as written in TOML and the environment (`MRGC_ROUTER__…`), then validated.
 
+mod attestation;
 mod check;
 mod region;
 mod route;
@@ -14,6 +15,7 @@ use mrgc_settings::Problems;
 use mrgc_store::{StoreConfig, look_interval};
 use serde::{Deserialize, Serialize};
 
+pub use attestation::Attestation;
 pub use check::is_policy_name;
 pub use region::Written as WrittenRegion;
 pub use route::{LevelChoice, Match, Route, RoutePolicy, Tenant};
@@ -31,6 +33,7 @@ pub struct Config {
     /// Left out: a static fleet, from `regions` and `instances`.
     pub store: Option<StoreConfig>,
     pub follow: Follow,
+    pub attestation: Attestation,
     pub metrics: Metrics,
     pub state: State,
     pub policies: Policies,

@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    collect::Collection, config::Config, data::Threads, flight::Clock, health::HealthBoard,
+    attestation::Attestations, collect::Collection, config::Config, data::Threads, flight::Clock, health::HealthBoard,
     policies::Handle,
 };
 
@@ -29,6 +29,7 @@ pub struct Context {
     pub store: Option<mrgc_store::Store>,
     /// `None` without a store.
     pub collection: Option<Arc<Collection>>,
+    pub attestations: Attestations,
     pub clock: Clock,
     pub started: std::time::Instant,
     /// Dry runs so far, so that round-robin moves on from one to the next.

@@ -12,6 +12,8 @@
 
 mod alarm;
 mod body;
+mod client;
+mod decision;
 mod exchange;
 mod facts;
 mod hop;
@@ -22,6 +24,7 @@ mod receive;
 mod shard;
 mod stats;
 mod upstream;
+mod wire;
 
 pub use listen::{Inputs, Threads, bind, node, start};
 pub use meter::{Batch, Served};

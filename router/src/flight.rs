@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -20,11 +21,11 @@ use mrgc_fleet::{
 const FIRST_EJECTION_MS: u64 = 2_000;
 const LONGEST_EJECTION_MS: u64 = 60_000;
 
-/// Counts of one candidate. They outlive snapshots.
-#[derive(Debug)]
+/// Counts of one candidate. They outlive snapshots. On cache lines of their own: every data thread writes
+/// them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Slot {
-    /// Its id, as a response's header names it.
-    label: HeaderValue,
     in_flight: AtomicU32,
     /// Requests sent there since the router started.
     sent: AtomicU64,
@@ -35,21 +36,6 @@ pub struct Slot {
 }
 
 impl Slot {
-    fn new(id: &str) -> Self {
-        Self {
-            label: label(id),
-            in_flight: AtomicU32::default(),
-            sent: AtomicU64::default(),
-            in_flight_tokens: AtomicU64::default(),
-            ejected_until_ms: AtomicU64::default(),
-            ejections: AtomicU32::default(),
-        }
-    }
-
-    pub fn label(&self) -> &HeaderValue {
-        &self.label
-    }
-
     pub fn live(&self, now_ms: u64) -> Live {
         Live {
             in_flight: self.in_flight.load(Relaxed),
@@ -77,28 +63,18 @@ impl Slot {
             self.ejected_until_ms.store(0, Relaxed);
         }
     }
-}
 
-/// A request in flight: counted while it lives.
-#[derive(Debug)]
-pub struct InFlight {
-    slot: Arc<Slot>,
-    tokens: u64,
-}
-
-impl InFlight {
-    pub fn new(slot: &Arc<Slot>, tokens: u64) -> Self {
-        slot.in_flight.fetch_add(1, Relaxed);
-        slot.sent.fetch_add(1, Relaxed);
-        slot.in_flight_tokens.fetch_add(tokens, Relaxed);
-        Self { slot: slot.clone(), tokens }
+    /// A request of so many tokens is sent there.
+    pub fn started(&self, tokens: u64) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.sent.fetch_add(1, Relaxed);
+        self.in_flight_tokens.fetch_add(tokens, Relaxed);
     }
-}
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.slot.in_flight.fetch_sub(1, Relaxed);
-        self.slot.in_flight_tokens.fetch_sub(self.tokens, Relaxed);
+    /// It has ended, however it did.
+    pub fn ended(&self, tokens: u64) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        self.in_flight_tokens.fetch_sub(tokens, Relaxed);
     }
 }
 
@@ -107,12 +83,19 @@ impl Drop for InFlight {
 pub struct FleetView {
     pub snapshot: Snapshot,
     /// By view id, then by candidate.
-    slots: Vec<Vec<Arc<Slot>>>,
+    slots: Vec<Slots>,
 }
+
+type Slots = Arc<[Arc<Slot>]>;
 
 impl FleetView {
     pub fn slots(&self, view: &View) -> &[Arc<Slot>] {
-        self.slots.get(view.id as usize).map_or(&[], Vec::as_slice)
+        self.slots.get(view.id as usize).map_or(&[], |slots| slots)
+    }
+
+    /// The slot of a candidate by its view's id and its index there.
+    pub fn slot(&self, view: u32, candidate: u32) -> Option<&Slot> {
+        Some(self.slots.get(view as usize)?.get(candidate as usize)?)
     }
 }
 
@@ -120,25 +103,46 @@ impl FleetView {
 #[derive(Debug, Default)]
 pub struct SlotTable {
     slots: HashMap<(Level, Arc<str>), Arc<Slot>>,
+    /// The views that were joined last, by id: nobody is looked up again while the same are there.
+    joined: HashMap<u32, (Arc<View>, Slots)>,
 }
 
 impl SlotTable {
-    /// Joins a snapshot with its slots. Those of candidates that are gone and idle are dropped.
+    /// Joins a snapshot with its slots. Those of candidates that are gone and idle are dropped with the next
+    /// that come or go.
     pub fn join(&mut self, snapshot: Snapshot) -> FleetView {
+        let mut before = mem::take(&mut self.joined);
         let mut slots = Vec::new();
-        for view in snapshot.views() {
+        let mut moved = false;
+        for view in snapshot.shared_views() {
+            let same = before.remove(&view.id).filter(|(old, _)| are_same(old, view));
+            let joined: Slots = match same {
+                Some((_, slots)) => slots,
+                None => {
+                    moved = true;
+                    view.candidates.iter().map(|candidate| self.slot(candidate)).collect()
+                }
+            };
             let id = view.id as usize;
-            slots.resize_with(slots.len().max(id + 1), Vec::new);
-            slots[id] = view.candidates.iter().map(|candidate| self.slot(candidate)).collect();
+            slots.resize_with(slots.len().max(id + 1), Slots::default);
+            slots[id] = joined.clone();
+            self.joined.insert(view.id, (view.clone(), joined));
         }
-        self.slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        if moved || !before.is_empty() {
+            drop(before);
+            self.slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
         FleetView { snapshot, slots }
     }
 
     fn slot(&mut self, candidate: &Candidate) -> Arc<Slot> {
-        let new = || Arc::new(Slot::new(&candidate.id));
-        self.slots.entry((candidate.level, candidate.id.clone())).or_insert_with(new).clone()
+        self.slots.entry((candidate.level, candidate.id.clone())).or_default().clone()
     }
+}
+
+/// Whether two of a view hold the same candidates.
+fn are_same(old: &View, new: &View) -> bool {
+    old.candidates.iter().map(|c| &c.id).eq(new.candidates.iter().map(|c| &c.id))
 }
 
 /// A name as a header's value. One that no header can hold is not named.
@@ -163,5 +167,63 @@ impl Clock {
 
     pub fn at_ms(self, now: Instant) -> u64 {
         now.saturating_duration_since(self.0).as_millis() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use mrgc_fleet::{
+        model::{Registration, Standing, Timestamp},
+        snapshot::{Builder, Member},
+    };
+
+    use super::*;
+
+    fn snapshot(builder: &mut Builder, ids: &[&str]) -> Snapshot {
+        let region = serde_json::json!({ "region_id": "us", "endpoint": "http://us:8000" });
+        let member = |id: &&str| Member {
+            standing: Standing::new(Registration::new(*id, "us", "p", "a:1"), None).into(),
+            fresh: true,
+        };
+        let members = ids.iter().map(member).collect();
+        let regions = vec![serde_json::from_value(region).unwrap()];
+        builder.build(Timestamp(0), regions, members, &BTreeMap::new())
+    }
+
+    fn at_home(fleet: &FleetView) -> &[Arc<Slot>] {
+        fleet.slots(fleet.snapshot.instances_at_home(&"p".into()).unwrap())
+    }
+
+    #[test]
+    fn a_candidate_keeps_its_slot_while_others_come_and_go() {
+        let (mut builder, mut table) = (Builder::new("us".into()), SlotTable::default());
+        let first = table.join(snapshot(&mut builder, &["i-1", "i-2"]));
+        at_home(&first)[1].started(7);
+        for ids in [&["i-1", "i-2"][..], &["i-0", "i-2", "i-3"], &["i-2"]] {
+            let next = table.join(snapshot(&mut builder, ids));
+            let own = ids.iter().position(|id| *id == "i-2").unwrap();
+            assert_eq!(at_home(&next).len(), ids.len());
+            for (n, slot) in at_home(&next).iter().enumerate() {
+                assert_eq!(slot.live(0).in_flight, u32::from(n == own));
+            }
+        }
+    }
+
+    #[test]
+    fn the_gone_are_forgotten_once_nobody_holds_them() {
+        let (mut builder, mut table) = (Builder::new("us".into()), SlotTable::default());
+        let first = table.join(snapshot(&mut builder, &["i-1", "i-2", "i-3"]));
+        let held = at_home(&first)[0].clone();
+        drop(first);
+        table.join(snapshot(&mut builder, &["i-3"]));
+        // The region's own, the one that is there and the one that is held.
+        assert_eq!(table.slots.len(), 3);
+        drop(held);
+        table.join(snapshot(&mut builder, &[]));
+        assert_eq!(table.slots.len(), 0);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use mrgc_fleet::model::RegionId;
+use mrgc_fleet::model::{PoolId, RegionId};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -24,6 +24,7 @@ struct Board {
     region: RegionId,
     draining: AtomicBool,
     checks: ArcSwap<BTreeMap<&'static str, Check>>,
+    attested_pools: ArcSwap<Vec<PoolId>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,12 +66,16 @@ pub struct Health {
     pub status: &'static str,
     pub region: RegionId,
     pub checks: BTreeMap<&'static str, Check>,
+    /// Pools of this region with an instance whose enclave this router verified: routers elsewhere may send
+    /// here what needs one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attested_pools: Vec<PoolId>,
 }
 
 impl HealthBoard {
     pub fn new(region: RegionId) -> Self {
-        let checks = ArcSwap::default();
-        Self(Arc::new(Board { region, draining: AtomicBool::new(false), checks }))
+        let (checks, attested_pools) = Default::default();
+        Self(Arc::new(Board { region, draining: AtomicBool::new(false), checks, attested_pools }))
     }
 
     /// Sets what a part says; the last word stands.
@@ -84,6 +89,10 @@ impl HealthBoard {
 
     pub fn get(&self, part: &str) -> Option<Check> {
         self.0.checks.load().get(part).cloned()
+    }
+
+    pub fn set_attested_pools(&self, pools: Vec<PoolId>) {
+        self.0.attested_pools.store(Arc::new(pools));
     }
 
     /// From now on load balancers are told to send no more.
@@ -104,7 +113,8 @@ impl HealthBoard {
             (StatusCode::OK, "healthy")
         };
         let timestamp = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        (code, Health { timestamp, status, region: self.0.region.clone(), checks })
+        let attested_pools = Vec::clone(&self.0.attested_pools.load());
+        (code, Health { timestamp, status, region: self.0.region.clone(), checks, attested_pools })
     }
 
     pub fn response(&self) -> Response<Bytes> {

@@ -6,6 +6,7 @@
 //! puts them together.
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 mod collect;
 pub mod config;
 mod control;
@@ -15,6 +16,7 @@ mod health;
 pub mod policies;
 mod problem;
 mod run;
+mod supervisor;
 mod sync;
 mod watch;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use mrgc_policy_host::Engine;
 use mrgc_store::{Store, StoreConfig, StoreError, embedded};
 use tokio::{
@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    attestation::{self, Asker, Attestations, Board, Pace},
     collect::{self, Collection},
     config::{Config, Role},
     control::{self, Context, Uploads},
@@ -19,6 +20,7 @@ use crate::{
     flight::Clock,
     health::{Check, HealthBoard},
     policies::{Conductor, RouteTable, Version, catalog},
+    supervisor,
     sync::{self, Composer, Followers, State},
     watch::{self as sightings, Sightings},
 };
@@ -56,9 +58,14 @@ pub async fn run(
         let (proxy, control) = start_proxy(config, &shutdown, &mut background).await?;
         running.data = Some(proxy.context.threads.address);
         running.control = Some(control);
+        let context = proxy.context.clone();
+        let drain = Duration::from_secs(context.config.limits.drain_seconds);
+        let turns = move || context.threads.turns();
+        tokio::spawn(supervisor::run(shutdown.clone(), drain, turns));
         started(running);
         stop(proxy, shutdown).await;
     } else {
+        tokio::spawn(supervisor::run(shutdown, Duration::ZERO, Vec::new));
         started(running);
     }
     // What runs for ever ends with the process; what ends by itself is waited for.
@@ -97,12 +104,14 @@ async fn start_proxy(
     background: &mut JoinSet<Result<()>>,
 ) -> Result<(Proxy, SocketAddr)> {
     let config = Arc::new(config);
+    let root = config.attestation.read_root().map_err(Error::msg).context("attestation.root")?;
     let health = HealthBoard::new(config.home());
     let sightings = Sightings::default();
     let engine = Engine::new(config.policies.limits())?;
     let store = connect(&config, &health).await?;
     let mut followers = store.clone().map(|store| Followers::new(store, config.follow));
-    let mut composer = Composer::new(&config, sightings.clone());
+    let attestations = attestations(&config);
+    let mut composer = Composer::new(&config, sightings.clone(), attestations.clone());
     let snapshot = composer.compose(first_state(&config, followers.as_mut(), &health).await?);
     health.set("fleet", sync::fleet_check(&snapshot));
 
@@ -139,7 +148,8 @@ async fn start_proxy(
         health: health.clone(),
         threads: data,
         store: store.clone(),
-        collection,
+        collection: collection.clone(),
+        attestations: attestations.clone(),
         clock,
         started: std::time::Instant::now(),
         dry_runs: Default::default(),
@@ -155,7 +165,11 @@ async fn start_proxy(
     let checks = config.health_check.clone();
     let ping_every = Duration::from_secs_f64(checks.ping_interval_seconds);
     tokio::spawn(sightings::ping(conductor.clone(), sightings.clone(), ping_every, client.clone()));
-    tokio::spawn(sightings::probe(conductor.clone(), sightings, checks, client));
+    tokio::spawn(sightings::probe(conductor.clone(), sightings, checks, client.clone()));
+    if !config.attestation.images.is_empty() {
+        let asker = Asker::new(config.attestation.clone(), root, client.clone());
+        tokio::spawn(attestation::run(asker, attestations, conductor.clone(), collection));
+    }
     match followers {
         Some(followers) => {
             tokio::spawn(sync::follow(followers, composer, conductor, uploads, health.clone()));
@@ -171,6 +185,13 @@ async fn start_proxy(
         }
     }
     Ok((Proxy { context, health }, control))
+}
+
+/// Nothing is attested yet.
+fn attestations(config: &Config) -> Attestations {
+    let settings = &config.attestation;
+    let pace = Pace { interval: settings.interval(), max_age: settings.max_age() };
+    Attestations::new(Board::new(config.home(), settings.pools(), pace))
 }
 
 /// The store, if one is configured. That its tables do not fit is an error; that it is away is not.

@@ -10,13 +10,14 @@ use std::{
 };
 
 use mrgc_fleet::{
-    model::{Region, RegionId, Standing, Timestamp},
-    snapshot::{Builder, Member, Snapshot},
+    model::{EnclaveState, PoolId, Region, RegionId, Standing, Timestamp},
+    snapshot::{Builder, Candidate, Member, Snapshot},
 };
 use mrgc_store::{Follower, FollowerConfig, Store, StoreError};
 use tokio::task::JoinSet;
 
 use crate::{
+    attestation::{Attestations, Known, Mask},
     config::{Config, Follow},
     control::Uploads,
     health::{Check, HealthBoard},
@@ -27,6 +28,9 @@ use freshness::Freshness;
 
 /// Longest pause while the store is away; the pause is drawn at random below it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Between two snapshots that nothing but an enclave was the reason for.
+const LEAST_BETWEEN_SNAPSHOTS: Duration = Duration::from_millis(250);
 
 /// The fleet's state as it was read last.
 #[derive(Debug, Default)]
@@ -92,17 +96,30 @@ pub struct Composer {
     builder: Builder,
     freshness: Freshness,
     sightings: Sightings,
+    attestations: Attestations,
+    mask: Mask,
+    /// What the last snapshot was made of.
+    regions: Vec<Region>,
+    members: Vec<Member>,
 }
 
 impl Composer {
-    pub fn new(config: &Config, sightings: Sightings) -> Self {
+    pub fn new(config: &Config, sightings: Sightings, attestations: Attestations) -> Self {
         // What a configuration lists does not go stale.
         let stale_after = match config.store {
             Some(_) => Duration::from_secs_f64(config.health_check.stale_after_seconds),
             None => Duration::MAX,
         };
         let freshness = Freshness::new(stale_after, config.follow);
-        Self { builder: Builder::new(config.home()), freshness, sightings }
+        Self {
+            builder: Builder::new(config.home()),
+            freshness,
+            sightings,
+            attestations,
+            mask: Mask::default(),
+            regions: Vec::new(),
+            members: Vec::new(),
+        }
     }
 
     pub fn compose(&mut self, state: State) -> Snapshot {
@@ -113,8 +130,24 @@ impl Composer {
             let fresh = self.freshness.is_fresh(&standing, now);
             Member { fresh: fresh && !unhealthy.contains(&standing.registration.id), standing }
         };
-        let members = state.standings.into_iter().map(member).collect();
-        self.builder.build(wall_clock(), state.regions, members, &self.sightings.rtt_ms())
+        self.mask.keep(&state.standings);
+        self.members = state.standings.into_iter().map(member).collect();
+        self.regions = state.regions;
+        self.recompose()
+    }
+
+    /// The state that was composed last, with what is known of its enclaves by now.
+    pub fn recompose(&mut self) -> Snapshot {
+        let (elsewhere, board) = (self.sightings.attested_pools(), self.attestations.board());
+        let known = Known { board: &board, elsewhere: &elsewhere, now: Instant::now() };
+        let mask = |member: &Member| Member {
+            standing: self.mask.apply(&member.standing, &known),
+            fresh: member.fresh,
+        };
+        let members = self.members.iter().map(mask).collect();
+        drop(board);
+        let (regions, rtt_ms) = (self.regions.clone(), self.sightings.rtt_ms());
+        self.builder.build(wall_clock(), regions, members, &rtt_ms)
     }
 }
 
@@ -144,9 +177,28 @@ pub async fn follow(
                 failures = failures.saturating_add(1);
                 tracing::warn!("cannot read the state: {e}");
                 health.set("store", Check::degraded(format!("the last snapshot stands: {e}")));
+                // But for its enclaves: what attested them lapses all the same.
+                publish(&conductor, &health, composer.recompose());
             }
         }
-        tokio::time::sleep(pause(followers.config.interval(instances), failures)).await;
+        let pause = pause(followers.config.interval(instances), failures);
+        wait(pause, &mut composer, &conductor, &health).await;
+    }
+}
+
+/// Waits for the next look. An enclave that is not attested any more is taken out at once.
+async fn wait(pause: Duration, composer: &mut Composer, conductor: &Handle, health: &HealthBoard) {
+    let attestations = composer.attestations.clone();
+    let over = tokio::time::sleep(pause);
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            () = &mut over => return,
+            () = attestations.revoked() => {
+                publish(conductor, health, composer.recompose());
+                tokio::time::sleep(LEAST_BETWEEN_SNAPSHOTS).await;
+            }
+        }
     }
 }
 
@@ -162,6 +214,7 @@ fn pause(interval: Duration, failures: u32) -> Duration {
 /// Publishes a snapshot unless it says what the last one did.
 pub fn publish(conductor: &Handle, health: &HealthBoard, snapshot: Snapshot) {
     health.set("fleet", fleet_check(&snapshot));
+    health.set_attested_pools(attested_pools(&snapshot));
     let current = conductor.fleet();
     let unchanged = same(current.snapshot.shared_views(), snapshot.shared_views())
         && same(&current.snapshot.instances, &snapshot.instances)
@@ -177,6 +230,14 @@ fn same<'a, T: 'a>(
     new: impl IntoIterator<Item = &'a Arc<T>>,
 ) -> bool {
     old.into_iter().map(Arc::as_ptr).eq(new.into_iter().map(Arc::as_ptr))
+}
+
+/// Pools of this region in which a request finds an attested enclave.
+fn attested_pools(snapshot: &Snapshot) -> Vec<PoolId> {
+    let serves = |c: &Candidate| c.ready && c.enclave == EnclaveState::Attested;
+    let home = snapshot.views().filter(|view| view.key.region.as_ref() == Some(&snapshot.home));
+    let attested = home.filter(|view| view.candidates.iter().any(serves));
+    attested.map(|view| view.key.pool.clone()).collect()
 }
 
 pub fn fleet_check(snapshot: &Snapshot) -> Check {

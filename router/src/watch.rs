@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mrgc_fleet::model::{InstanceId, RegionId};
+use mrgc_fleet::model::{InstanceId, PoolId, RegionId};
+use serde::Deserialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{config::HealthCheck, policies::Handle};
@@ -17,6 +18,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Weight of a new round trip in the running mean.
 const RTT_WEIGHT: f64 = 0.2;
 
+/// A router's answer to a ping; one that is longer is not read for what it says.
+const MAX_PONG_BYTES: usize = 64 << 10;
+
+/// Pools with an attested enclave, by the word of other regions' routers.
+pub type AttestedPools = BTreeMap<RegionId, BTreeSet<PoolId>>;
+
 /// What was seen. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Sightings(Arc<Mutex<Seen>>);
@@ -24,6 +31,7 @@ pub struct Sightings(Arc<Mutex<Seen>>);
 #[derive(Debug, Default)]
 struct Seen {
     rtt_ms: BTreeMap<RegionId, f64>,
+    attested_pools: AttestedPools,
     /// Failed probes in a row.
     failures: BTreeMap<InstanceId, u32>,
     unhealthy: BTreeSet<InstanceId>,
@@ -32,6 +40,10 @@ struct Seen {
 impl Sightings {
     pub fn rtt_ms(&self) -> BTreeMap<RegionId, f64> {
         self.lock().rtt_ms.clone()
+    }
+
+    pub fn attested_pools(&self) -> AttestedPools {
+        self.lock().attested_pools.clone()
     }
 
     /// Instances whose probes failed too often.
@@ -44,17 +56,20 @@ impl Sightings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pinged(&self, region: RegionId, rtt_ms: Option<f64>) {
+    fn pinged(&self, region: RegionId, pong: Option<Pong>) {
         let mut seen = self.lock();
-        match (rtt_ms, seen.rtt_ms.get_mut(&region)) {
-            (Some(rtt), Some(mean)) => *mean += RTT_WEIGHT * (rtt - *mean),
-            (Some(rtt), None) => {
-                seen.rtt_ms.insert(region, rtt);
-            }
-            (None, _) => {
-                seen.rtt_ms.remove(&region);
+        let Some(Pong { rtt_ms, attested_pools }) = pong else {
+            seen.rtt_ms.remove(&region);
+            seen.attested_pools.remove(&region);
+            return;
+        };
+        match seen.rtt_ms.get_mut(&region) {
+            Some(mean) => *mean += RTT_WEIGHT * (rtt_ms - *mean),
+            None => {
+                seen.rtt_ms.insert(region.clone(), rtt_ms);
             }
         }
+        seen.attested_pools.insert(region, attested_pools);
     }
 
     /// The first failure is followed by `threshold` more before an instance counts as unhealthy.
@@ -73,6 +88,33 @@ impl Sightings {
     }
 }
 
+/// What a router answered.
+struct Pong {
+    rtt_ms: f64,
+    attested_pools: BTreeSet<PoolId>,
+}
+
+/// `None` where nobody answered. Of what the answer says, nothing is needed.
+async fn ping_one(client: &reqwest::Client, url: String) -> Option<Pong> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Health {
+        attested_pools: BTreeSet<PoolId>,
+    }
+    let started = Instant::now();
+    let mut answer = client.get(url).timeout(PING_TIMEOUT).send().await.ok()?;
+    let rtt_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        if body.len() + chunk.len() > MAX_PONG_BYTES {
+            break;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let health: Health = serde_json::from_slice(&body).unwrap_or_default();
+    Some(Pong { rtt_ms, attested_pools: health.attested_pools })
+}
+
 /// Pings the routers of other regions, for ever.
 pub async fn ping(
     conductor: Handle,
@@ -89,14 +131,10 @@ pub async fn ping(
         for region in fleet.snapshot.regions.iter().filter(|r| r.id != fleet.snapshot.home) {
             let (id, client) = (region.id.clone(), client.clone());
             let url = format!("{}/health", region.endpoint.trim_end_matches('/'));
-            pings.spawn(async move {
-                let started = Instant::now();
-                let answer = client.get(url).timeout(PING_TIMEOUT).send().await;
-                (id, answer.ok().map(|_| started.elapsed().as_secs_f64() * 1000.0))
-            });
+            pings.spawn(async move { (id, ping_one(&client, url).await) });
         }
-        while let Some(Ok((region, rtt_ms))) = pings.join_next().await {
-            sightings.pinged(region, rtt_ms);
+        while let Some(Ok((region, pong))) = pings.join_next().await {
+            sightings.pinged(region, pong);
         }
     }
 }

@@ -21,7 +21,11 @@ mod reader;
 mod tests;
 mod tree;
 
-use std::{collections::BTreeMap, ffi::OsString, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt,
+};
 
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -80,6 +84,25 @@ impl fmt::Display for Problems {
             f.write_str(message)?;
         }
         Ok(())
+    }
+}
+
+/// What is set at one time, by key. The values are for comparing only: a setting may be a secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Written(BTreeMap<String, String>);
+
+impl Written {
+    /// The keys that are set otherwise in `later`, or only in one of the two.
+    pub fn changes(&self, later: &Self) -> Vec<String> {
+        let keys: BTreeSet<&String> = self.0.keys().chain(later.0.keys()).collect();
+        let is_changed = |key: &&String| self.0.get(*key) != later.0.get(*key);
+        keys.into_iter().filter(is_changed).cloned().collect()
+    }
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
@@ -183,6 +206,11 @@ impl Layers {
             }
         }
         T::default()
+    }
+
+    /// What is set, to be compared with what is set later.
+    pub fn written(&self) -> Written {
+        Written(self.tree.leaves())
     }
 
     /// Tells that `key` has a value that will not do. Says nothing where the key was told of already.

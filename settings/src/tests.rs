@@ -183,3 +183,18 @@ fn a_section_stands_alone_and_keeps_its_lines() {
     let missing = read("listen = \"a\"\n").unwrap_err().to_string();
     assert_eq!(missing, "store: is missing: the file has no [store]");
 }
+
+#[test]
+fn what_is_written_otherwise_is_told_by_key() {
+    let text =
+        "listen = \"a\"\nnames = [\"x\", \"y\"]\n[heartbeat]\nshare = 1.5\n[labels]\na = \"1\"\n";
+    let before = layers(text, &[]).written();
+    assert_eq!(before.changes(&layers(&format!("# moved\n{text}"), &[]).written()), [""; 0]);
+    let later = "listen = \"a\"\nnames = [\"y\", \"x\"]\n[heartbeat]\nshare = 1.5\non = true\n";
+    let later = layers(later, &[("TEST__LISTEN", "b")]).written();
+    for changes in [before.changes(&later), later.changes(&before)] {
+        assert_eq!(changes, ["heartbeat.on", "labels.a", "listen", "names"]);
+    }
+    let shown = format!("{before:?}");
+    assert!(shown.contains("labels.a") && !shown.contains("1.5"), "no value is shown: {shown}");
+}

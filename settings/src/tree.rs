@@ -115,6 +115,46 @@ impl Node {
         }
     }
 
+    /// Each value that is no table, by its path. A list is one value.
+    pub(super) fn leaves(&self) -> BTreeMap<String, String> {
+        let mut leaves = BTreeMap::new();
+        self.collect_leaves("", &mut leaves);
+        leaves
+    }
+
+    fn collect_leaves(&self, path: &str, leaves: &mut BTreeMap<String, String>) {
+        match &self.value {
+            Value::Table(entries) => {
+                for (key, node) in entries {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    node.collect_leaves(&format!("{path}{dot}{key}"), leaves);
+                }
+            }
+            _ => {
+                leaves.insert(path.to_owned(), self.text());
+            }
+        }
+    }
+
+    /// The value without where it was set: equal for what is written alike.
+    fn text(&self) -> String {
+        match &self.value {
+            Value::Boolean(value) => value.to_string(),
+            Value::Integer(value) => value.to_string(),
+            Value::Float(value) => value.to_string(),
+            Value::String(text) | Value::Text(text) => format!("{text:?}"),
+            Value::List(items) => {
+                let items: Vec<String> = items.iter().map(|(_, node)| node.text()).collect();
+                format!("[{}]", items.join(","))
+            }
+            Value::Table(entries) => {
+                let entries: Vec<String> =
+                    entries.iter().map(|(key, node)| format!("{key:?}={}", node.text())).collect();
+                format!("{{{}}}", entries.join(","))
+            }
+        }
+    }
+
     /// Where each value was set, by its path.
     pub(super) fn origins(&self) -> BTreeMap<String, Origin> {
         let mut origins = BTreeMap::new();

@@ -9,8 +9,8 @@ mod common;
 
 use std::io::Write;
 
-use mrgc_fleet::model::{Health, InstanceId};
-use mrgc_store::{NewInstance, Registry, Store};
+use mrgc_fleet::model::{Health, InstanceId, Registration};
+use mrgc_store::{Registry, Store};
 
 use common::{Result, State};
 
@@ -26,12 +26,12 @@ pub async fn run(store: &Store, out: &mut impl Write) -> Result<()> {
     let id = InstanceId::from("i-1234567890abcdef0");
 
     // Register a new instance.
-    let instance = NewInstance {
+    let instance = Registration {
         health_address: "10.66.10.50:8080".to_owned(),
         zone: Some("us-east-1a".to_owned()),
         subnet_id: Some("subnet-12345".to_owned()),
         subnet_cidr: Some("10.66.10.0/23".to_owned()),
-        ..NewInstance::new(id.clone(), "model-a", "10.66.10.50:8000")
+        ..Registration::new(id.clone(), "us-east-1", "model-a", "10.66.10.50:8000")
     };
     registry.register_new_instance(instance).await?;
 

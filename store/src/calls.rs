@@ -1,9 +1,10 @@
 //! The calls about one item that every table is built from, with their errors mapped in one place.
 
-use std::{collections::HashMap, fmt, fmt::Write as _, sync::atomic::Ordering};
+use std::{collections::HashMap, error::Error, fmt, fmt::Write as _, sync::atomic::Ordering};
 
 use aws_sdk_dynamodb::{
     Client,
+    error::{ProvideErrorMetadata, SdkError},
     operation::{
         delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError,
     },
@@ -130,6 +131,18 @@ impl Update {
     }
 }
 
+/// A request that happens if a condition holds, and else returns what is stored. The three writes have these
+/// methods in common, and no trait.
+macro_rules! on_condition {
+    ($request:expr, $condition:expr) => {
+        $request
+            .condition_expression($condition.expression)
+            .set_expression_attribute_names(Some($condition.names))
+            .set_expression_attribute_values($condition.values)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    };
+}
+
 /// What a conditional write came to.
 #[derive(Debug)]
 #[must_use]
@@ -184,22 +197,12 @@ impl Store {
             .put_item()
             .table_name(table.name(&self.0.table_prefix))
             .set_item(Some(item));
-        let answer = request
-            .condition_expression(condition.expression)
-            .set_expression_attribute_names(Some(condition.names))
-            .set_expression_attribute_values(condition.values)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(Written::Done),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(refused)) => {
-                    self.held_back(table, &key, refused.item.clone()).await
-                }
-                _ => Err(self.failed(self.call("PutItem", table, &key), error)),
-            },
-        }
+        let answer = on_condition!(request, condition).send().await;
+        let refused = |error: &PutItemError| match error {
+            PutItemError::ConditionalCheckFailedException(refused) => Some(refused.item.clone()),
+            _ => None,
+        };
+        self.written("PutItem", table, &key, answer, refused).await
     }
 
     /// Changes an item, or makes it, if the condition holds.
@@ -211,25 +214,16 @@ impl Store {
     ) -> Result<Written, StoreError> {
         let key = update.key.clone();
         let request = self.0.client.update_item().table_name(table.name(&self.0.table_prefix));
-        let answer = request
+        let request = request
             .key(PK, AttributeValue::S(key.pk.clone()))
             .key(SK, AttributeValue::S(key.sk.clone()))
-            .update_expression(update.expression(&mut condition))
-            .condition_expression(condition.expression)
-            .set_expression_attribute_names(Some(condition.names))
-            .set_expression_attribute_values(condition.values)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(Written::Done),
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
-                    self.held_back(table, &key, refused.item.clone()).await
-                }
-                _ => Err(self.failed(self.call("UpdateItem", table, &key), error)),
-            },
-        }
+            .update_expression(update.expression(&mut condition));
+        let answer = on_condition!(request, condition).send().await;
+        let refused = |error: &UpdateItemError| match error {
+            UpdateItemError::ConditionalCheckFailedException(refused) => Some(refused.item.clone()),
+            _ => None,
+        };
+        self.written("UpdateItem", table, &key, answer, refused).await
     }
 
     /// Removes an item, if the condition holds.
@@ -240,37 +234,36 @@ impl Store {
         condition: Condition,
     ) -> Result<Written, StoreError> {
         let request = self.0.client.delete_item().table_name(table.name(&self.0.table_prefix));
-        let answer = request
+        let request = request
             .key(PK, AttributeValue::S(key.pk.clone()))
-            .key(SK, AttributeValue::S(key.sk.clone()))
-            .condition_expression(condition.expression)
-            .set_expression_attribute_names(Some(condition.names))
-            .set_expression_attribute_values(condition.values)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(Written::Done),
-            Err(error) => match error.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(refused)) => {
-                    self.held_back(table, key, refused.item.clone()).await
-                }
-                _ => Err(self.failed(self.call("DeleteItem", table, key), error)),
-            },
-        }
+            .key(SK, AttributeValue::S(key.sk.clone()));
+        let answer = on_condition!(request, condition).send().await;
+        let refused = |error: &DeleteItemError| match error {
+            DeleteItemError::ConditionalCheckFailedException(refused) => Some(refused.item.clone()),
+            _ => None,
+        };
+        self.written("DeleteItem", table, key, answer, refused).await
     }
 
-    /// A write whose condition did not hold. An engine that does not return what is stored (DynamoDB Local
-    /// of before 2023) is asked for it.
-    async fn held_back(
+    /// What a conditional write came to. `refused` finds the stored item in the error that says that the
+    /// condition did not hold. An engine that does not return it (DynamoDB Local of before 2023) is asked
+    /// for it.
+    async fn written<T, E>(
         &self,
+        operation: &'static str,
         table: Table,
         key: &Key,
-        held: Option<Item>,
-    ) -> Result<Written, StoreError> {
-        match held {
-            Some(item) => Ok(Written::Refused(Some(item))),
-            None => Ok(Written::Refused(self.get(table, key).await?)),
+        answer: Result<T, SdkError<E>>,
+        refused: impl FnOnce(&E) -> Option<Option<Item>>,
+    ) -> Result<Written, StoreError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let Err(error) = answer else { return Ok(Written::Done) };
+        match error.as_service_error().and_then(refused) {
+            Some(Some(held)) => Ok(Written::Refused(Some(held))),
+            Some(None) => Ok(Written::Refused(self.get(table, key).await?)),
+            None => Err(self.failed(self.call(operation, table, key), error)),
         }
     }
 

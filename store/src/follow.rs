@@ -28,13 +28,13 @@
 mod ledger;
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use mrgc_fleet::model::{InstanceId, RegionId, Standing, Timestamp};
+use serde::de::DeserializeOwned;
 
 use crate::{
     Store,
@@ -169,8 +169,8 @@ impl Follower {
         };
         let (report_keys, registration_keys) = (keys(&plan.reports), keys(&plan.registrations));
         let (fetched_reports, fetched_registrations) = tokio::try_join!(
-            self.store.get_all(Table::RoutingState, &report_keys, false),
-            self.store.get_all(Table::GpuInstances, &registration_keys, true),
+            self.read(Table::RoutingState, &report_keys, false, now),
+            self.read(Table::GpuInstances, &registration_keys, true, now),
         )?;
 
         let read = ReadCounts {
@@ -181,8 +181,8 @@ impl Follower {
         };
         let reading = Reading {
             plan,
-            registrations: self.readings(Table::GpuInstances, fetched_registrations, now),
-            reports: self.readings(Table::RoutingState, fetched_reports, now),
+            registrations: fetched_registrations.into_iter().flatten().collect(),
+            reports: fetched_reports.into_iter().flatten().collect(),
             desired: self.store.merged(desired),
         };
         if due {
@@ -231,20 +231,23 @@ impl Follower {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// The records of items that were asked for, by id; `None` where one cannot be read. Tombstones are
-    /// left out.
-    fn readings<T: serde::de::DeserializeOwned>(
+    /// The items of these keys that are there: the record by its id, or `None` in its place where it cannot
+    /// be read; nothing of a tombstone.
+    async fn read<T: DeserializeOwned + Send + 'static>(
         &self,
         table: Table,
-        items: Vec<Item>,
+        keys: &[Key],
+        consistent: bool,
         now: Timestamp,
-    ) -> HashMap<InstanceId, Option<T>> {
-        let live = items.into_iter().filter(|item| !is_gone(item, now));
-        live.map(|item| {
-            let id = InstanceId::from(item::key_of(&item).sk);
-            (id, self.store.readable_one(table, item))
-        })
-        .collect()
+    ) -> Result<Vec<Option<(InstanceId, Option<T>)>>, StoreError> {
+        let store = self.store.clone();
+        let read = move |item: Item| {
+            (!is_gone(&item, now)).then(|| {
+                let id = InstanceId::from(item::key_of(&item).sk);
+                (id, store.readable_one(table, item))
+            })
+        };
+        self.store.get_all(table, keys, consistent, read).await
     }
 }
 

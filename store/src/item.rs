@@ -11,8 +11,15 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Number, Value};
+use serde::{
+    Deserializer, Serialize,
+    de::{
+        DeserializeOwned, IntoDeserializer, Visitor,
+        value::{Error, MapAccessDeserializer, MapDeserializer, SeqDeserializer},
+    },
+    forward_to_deserialize_any,
+};
+use serde_json::Value;
 
 use crate::calls::Key;
 
@@ -38,9 +45,7 @@ pub(crate) fn encode(key: &Key, record: &impl Serialize) -> Result<Item, String>
 
 /// The record in an item; what the record does not know is ignored.
 pub(crate) fn decode<T: DeserializeOwned>(item: Item) -> Result<T, String> {
-    let fields: Map<String, Value> =
-        item.into_iter().map(|(name, attribute)| (name, value(attribute))).collect();
-    serde_json::from_value(Value::Object(fields)).map_err(|e| e.to_string())
+    T::deserialize(Attribute(AttributeValue::M(item))).map_err(|e| e.to_string())
 }
 
 /// A whole, non-negative number among an item's attributes.
@@ -72,30 +77,98 @@ fn attribute(value: Value) -> AttributeValue {
     }
 }
 
-fn value(attribute: AttributeValue) -> Value {
-    match attribute {
-        AttributeValue::S(text) => Value::String(text),
-        AttributeValue::N(text) => json_number(&text),
-        AttributeValue::Bool(flag) => Value::Bool(flag),
-        AttributeValue::L(values) => Value::Array(values.into_iter().map(value).collect()),
-        AttributeValue::M(fields) => {
-            Value::Object(fields.into_iter().map(|(name, field)| (name, value(field))).collect())
-        }
-        AttributeValue::Ss(texts) => Value::Array(texts.into_iter().map(Value::String).collect()),
-        AttributeValue::Ns(texts) => Value::Array(texts.iter().map(|n| json_number(n)).collect()),
-        _ => Value::Null,
+/// An attribute, as serde reads it.
+struct Attribute(AttributeValue);
+
+impl<'de> IntoDeserializer<'de, Error> for Attribute {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
     }
 }
 
+impl<'de> Deserializer<'de> for Attribute {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let number = |text| Self(AttributeValue::N(text));
+        match self.0 {
+            AttributeValue::S(text) => visitor.visit_string(text),
+            AttributeValue::N(text) => visit_number(&text, visitor),
+            AttributeValue::Bool(flag) => visitor.visit_bool(flag),
+            AttributeValue::L(values) => {
+                SeqDeserializer::new(values.into_iter().map(Self)).deserialize_any(visitor)
+            }
+            AttributeValue::M(fields) => fields_of(fields).deserialize_any(visitor),
+            AttributeValue::Ss(texts) => {
+                SeqDeserializer::new(texts.into_iter()).deserialize_any(visitor)
+            }
+            AttributeValue::Ns(texts) => {
+                SeqDeserializer::new(texts.into_iter().map(number)).deserialize_any(visitor)
+            }
+            _ => visitor.visit_unit(),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.0 {
+            AttributeValue::Null(_) => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.0 {
+            AttributeValue::S(name) => visitor.visit_enum(name.into_deserializer()),
+            AttributeValue::M(fields) => {
+                visitor.visit_enum(MapAccessDeserializer::new(fields_of(fields)))
+            }
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_unit()
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map struct identifier
+    }
+}
+
+fn fields_of<'de>(
+    fields: Item,
+) -> MapDeserializer<'de, impl Iterator<Item = (String, Attribute)>, Error> {
+    MapDeserializer::new(fields.into_iter().map(|(name, value)| (name, Attribute(value))))
+}
+
 /// DynamoDB writes 150.0 back as `150`, so integers are tried first; serde reads them as floats, too.
-fn json_number(text: &str) -> Value {
+fn visit_number<'de, V: Visitor<'de>>(text: &str, visitor: V) -> Result<V::Value, Error> {
     if let Ok(n) = text.parse::<u64>() {
-        return n.into();
+        return visitor.visit_u64(n);
     }
     if let Ok(n) = text.parse::<i64>() {
-        return n.into();
+        return visitor.visit_i64(n);
     }
-    text.parse::<f64>().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number)
+    match text.parse::<f64>() {
+        Ok(n) if n.is_finite() => visitor.visit_f64(n),
+        _ => visitor.visit_unit(),
+    }
 }
 
 fn attribute_bytes(attribute: &AttributeValue) -> usize {

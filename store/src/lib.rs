@@ -74,7 +74,7 @@ pub use policies::{MAX_ARTIFACT_BYTES, PolicyVersion};
 pub use provision::{ProvisionOptions, ProvisionStep};
 pub use reads::ReadingFrom;
 pub use regions::DEFAULT_SHARDS;
-pub use registry::{NewInstance, Registry};
+pub use registry::Registry;
 pub use routing_state::REPORT_BUDGET_BYTES;
 pub use schema::{TableDefinition, table_definitions};
 pub use sizes::{ItemSizes, typical_item_sizes};

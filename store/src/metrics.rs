@@ -102,16 +102,28 @@ impl Store {
         &self,
         window_minutes: u32,
     ) -> Result<ClusterHealth, StoreError> {
-        let mut regions = BTreeMap::new();
-        for region in self.regions().await? {
-            let (instances, metrics) = tokio::try_join!(
-                self.instances(&region.id),
-                self.region_metrics(&region.id, window_minutes),
-            )?;
-            let pools = instances.into_iter().map(|instance| instance.registration.pool);
-            regions.insert(region.id, RegionLoad::new(pools, &metrics));
-        }
-        Ok(ClusterHealth::new(regions))
+        let loads = self.region_loads(window_minutes).await?;
+        let loads = loads.into_iter().map(|(region, (load, _))| (region, load));
+        Ok(ClusterHealth::new(loads.collect()))
+    }
+
+    /// The load of each registered region, with the measurements of its pools that it follows from.
+    pub async fn region_loads(
+        &self,
+        window_minutes: u32,
+    ) -> Result<BTreeMap<RegionId, (RegionLoad, BTreeMap<PoolId, PoolMetrics>)>, StoreError> {
+        let loads = self.regions().await?.into_iter().map(|region| {
+            let store = self.clone();
+            async move {
+                let (instances, metrics) = tokio::try_join!(
+                    store.instances(&region.id),
+                    store.region_metrics(&region.id, window_minutes),
+                )?;
+                let pools = instances.iter().map(|instance| instance.registration.pool.clone());
+                Ok((region.id, (RegionLoad::new(pools, &metrics), metrics)))
+            }
+        });
+        Ok(self.all(loads).await?.into_iter().collect())
     }
 }
 

@@ -115,16 +115,21 @@ impl Store {
         self.all(queries).await
     }
 
-    /// The items of these keys that are there, in no order.
-    pub(crate) async fn get_all(
+    /// What `read` makes of the items of these keys that are there, in no order. Each batch is read as it
+    /// comes: whole items take many times what is made of them.
+    pub(crate) async fn get_all<T: Send + 'static>(
         &self,
         table: Table,
         keys: &[Key],
         consistent: bool,
-    ) -> Result<Vec<Item>, StoreError> {
+        read: impl Fn(Item) -> T + Clone + Send + 'static,
+    ) -> Result<Vec<T>, StoreError> {
         let batches = keys.chunks(BATCH_KEYS).map(|keys| {
-            let (store, keys) = (self.clone(), keys.to_vec());
-            async move { store.get_batch(table, keys, consistent).await }
+            let (store, keys, read) = (self.clone(), keys.to_vec(), read.clone());
+            async move {
+                let items = store.get_batch(table, keys, consistent).await?;
+                Ok(items.into_iter().map(read).collect::<Vec<_>>())
+            }
         });
         let batches: Vec<_> = batches.collect();
         Ok(self.all(batches).await?.into_iter().flatten().collect())

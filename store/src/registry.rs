@@ -9,65 +9,17 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use mrgc_fleet::model::{
-    Framework, Health, InstanceId, Lifecycle, PoolId, RegionId, Registration, Report, Standing,
-    Writer,
+    Health, InstanceId, Lifecycle, PoolId, RegionId, Registration, Report, Standing, Writer,
 };
 use tokio::sync;
 
 use crate::{Store, clock, error::StoreError, item, routing_state::GENERATION, schema::Table};
-
-/// What is to be registered. The fields are those of [`Registration`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct NewInstance {
-    pub id: InstanceId,
-    pub pool: PoolId,
-    /// `host:port` of the inference server.
-    pub address: String,
-    /// `host:port` of the agent's `/health`; empty where there is none.
-    pub health_address: String,
-    pub zone: Option<String>,
-    pub subnet_id: Option<String>,
-    pub subnet_cidr: Option<String>,
-    pub ami_id: Option<String>,
-    pub provider: Option<String>,
-    pub instance_type: Option<String>,
-    pub slots: Option<u32>,
-    pub cost_per_hour: Option<f64>,
-    pub frameworks: Vec<Framework>,
-    pub metadata: BTreeMap<String, String>,
-}
-
-impl NewInstance {
-    /// One of which nothing else is known.
-    pub fn new(
-        id: impl Into<InstanceId>,
-        pool: impl Into<PoolId>,
-        address: impl Into<String>,
-    ) -> Self {
-        Self {
-            id: id.into(),
-            pool: pool.into(),
-            address: address.into(),
-            health_address: String::new(),
-            zone: None,
-            subnet_id: None,
-            subnet_cidr: None,
-            ami_id: None,
-            provider: None,
-            instance_type: None,
-            slots: None,
-            cost_per_hour: None,
-            frameworks: Vec::new(),
-            metadata: BTreeMap::new(),
-        }
-    }
-}
 
 /// The instances of one region. Share it by reference or in an `Arc`.
 #[derive(Debug)]
@@ -104,27 +56,17 @@ impl Registry {
     }
 
     /// Registers an instance under a new generation, and reports it as registering: it gets no requests
-    /// before [`Registry::mark_available`]. Of two processes that register one id, the later has it.
+    /// before [`Registry::mark_available`]. Its region, generation, time and writer are this registry's,
+    /// whatever it says. Of two processes that register one id, the later has it.
     pub async fn register_new_instance(
         &self,
-        instance: NewInstance,
+        instance: Registration,
     ) -> Result<Registration, StoreError> {
-        let NewInstance { id, pool, address, .. } = instance;
         let registration = Registration {
-            health_address: instance.health_address,
-            zone: instance.zone,
-            subnet_id: instance.subnet_id,
-            subnet_cidr: instance.subnet_cidr,
-            ami_id: instance.ami_id,
-            provider: instance.provider,
-            instance_type: instance.instance_type,
-            slots: instance.slots,
-            cost_per_hour: instance.cost_per_hour,
-            frameworks: instance.frameworks,
-            metadata: instance.metadata,
+            region: self.region.clone(),
             registered_at: clock::now(),
             writer: Some(self.writer.clone()),
-            ..Registration::new(id, self.region.clone(), pool, address)
+            ..instance
         };
         let registered = self.store.register(&registration).await?;
         let id = &registered.id;

@@ -3,18 +3,19 @@
 use std::time::{Duration, Instant};
 
 use mrgc_fleet::model::{
-    Desired, DesiredState, Health, InstanceId, Lifecycle, PoolId, Stamp, Standing, Timestamp,
+    Desired, DesiredState, Health, InstanceId, Lifecycle, PoolId, Registration, Stamp, Standing,
+    Timestamp,
 };
-use mrgc_store::{NewInstance, Registry, StoreError};
+use mrgc_store::{Registry, StoreError};
 
 use crate::support::{Engine, Folder, REGION};
 
-fn new(id: &str, pool: &str) -> NewInstance {
-    NewInstance {
+fn new(id: &str, pool: &str) -> Registration {
+    Registration {
         zone: Some("us-east-1a".to_owned()),
         subnet_id: Some("subnet-12345".to_owned()),
         subnet_cidr: Some("10.66.10.0/23".to_owned()),
-        ..NewInstance::new(id, pool, "10.66.10.50:8000")
+        ..Registration::new(id, REGION, pool, "10.66.10.50:8000")
     }
 }
 
@@ -31,7 +32,7 @@ async fn an_instance_lives_through_all_states() {
     let registered = registry.register_new_instance(new("i-1", "model-a")).await.unwrap();
     assert_eq!(registered.subnet_cidr.as_deref(), Some("10.66.10.0/23"));
     let standing = async || registry.get(&id).await.unwrap().unwrap();
-    assert_eq!(standing().await.registration, registered);
+    assert_eq!(*standing().await.registration, registered);
     assert_eq!(standing().await.lifecycle(), Lifecycle::Registering);
 
     registry.mark_available(&id).await.unwrap();
@@ -103,7 +104,7 @@ async fn another_process_that_registers_the_id_takes_it_over() {
         (Registry::new(engine.store().await, REGION), Registry::new(engine.store().await, REGION));
     let id = InstanceId::from("i-1");
     first.register_new_instance(new("i-1", "model-a")).await.unwrap();
-    let clone = NewInstance { address: "10.66.10.99:8000".to_owned(), ..new("i-1", "model-a") };
+    let clone = Registration { address: "10.66.10.99:8000".to_owned(), ..new("i-1", "model-a") };
     second.register_new_instance(clone).await.unwrap();
 
     let error = first.heartbeat(&id, 0).await.unwrap_err();

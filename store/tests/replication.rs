@@ -99,7 +99,7 @@ async fn watch(store: Store, go_on: Arc<AtomicBool>) -> u32 {
     while go_on.load(Ordering::SeqCst) {
         for region in REGIONS {
             for standing in store.instances(&region.into()).await.unwrap() {
-                let id = standing.registration.id;
+                let id = standing.registration.id.clone();
                 if let Some(report) = standing.report {
                     let now = (report.generation, report.sequence);
                     let before = reports.insert(id.clone(), now).unwrap_or_default();

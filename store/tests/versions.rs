@@ -68,7 +68,7 @@ async fn what_is_no_longer_said_does_not_stay() {
     bare.metadata.clear();
     let bare = store.register(&bare).await.unwrap();
     let standing = store.instance(&REGION.into(), &"i-1".into()).await.unwrap().unwrap();
-    assert_eq!(standing.registration, bare);
+    assert_eq!(*standing.registration, bare);
     engine.stop().await;
 }
 

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use mrgc_fleet::model::{Health, Lifecycle, RegionId, Registration, Report};
-use mrgc_store::{Store, StoreConfig};
+use mrgc_store::{Store, StoreConfig, look_interval};
 use mrgc_tests::{
     cluster::{Cluster, PATIENCE, Program, RegionSpec, Router, VIRGINIA, eventually},
     usage,
@@ -31,6 +31,8 @@ const INSTANCES: u64 = 10_000;
 /// 10,000 writes of 1 KB in 10 s stay under a partition's limit with these.
 const SHARDS: u32 = 16;
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often a router looks at a small fleet, unless configured otherwise.
+const LOOK: Duration = Duration::from_secs(1);
 const WRITERS: u64 = 16;
 const MEASURED_FOR: Duration = Duration::from_secs(40);
 const SAMPLES: u64 = 40;
@@ -202,9 +204,11 @@ async fn heartbeats_seen(
 ) -> Result<Histogram<u64>> {
     let mut times = histogram()?;
     let path = format!("/instances/{}", registration.id);
+    let period = look_interval(LOOK, INSTANCES);
     for sequence in 1..=SAMPLES {
-        // At any moment of the router's period.
-        tokio::time::sleep(Duration::from_millis(37 * (sequence % 29))).await;
+        // Evenly over the router's period: the last heartbeat was seen at its start.
+        let part = (sequence * 7 % SAMPLES) as f64 / SAMPLES as f64;
+        tokio::time::sleep(period.mul_f64(part)).await;
         store.report(&heartbeat(registration, sequence)).await?;
         let started = Instant::now();
         eventually("the heartbeat is seen", PATIENCE, || async {

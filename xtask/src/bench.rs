@@ -24,9 +24,11 @@ enum Bench {
     Proxy,
     /// A router that follows 10,000 instances
     Follow,
+    /// What an agent costs its machine
+    Agent,
 }
 
-const ALL: [Bench; 4] = [Bench::Policy, Bench::Decision, Bench::Proxy, Bench::Follow];
+const ALL: [Bench; 5] = [Bench::Policy, Bench::Decision, Bench::Proxy, Bench::Follow, Bench::Agent];
 
 /// Fails when a goal is missed, after all have run.
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -36,7 +38,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
             ensure!(is_installed(tool), "`{tool}` is missing: `apt-get install haproxy nginx wrk`");
         }
     }
-    policies::build_stock(&wasm::find_or_make()?)?;
+    if wanted.iter().any(|bench| *bench != Bench::Agent) {
+        policies::build_stock(&wasm::find_or_make()?)?;
+    }
     let mut missed = Vec::new();
     for bench in wanted {
         if !measure(bench)? {
@@ -56,9 +60,15 @@ fn measure(bench: Bench) -> Result<bool> {
         Bench::Decision => ("mrgc-router", "decision"),
         Bench::Proxy => ("mrgc-tests", "proxy"),
         Bench::Follow => ("mrgc-tests", "follow"),
+        Bench::Agent => ("mrgc-tests", "agent"),
     };
-    if matches!(bench, Bench::Proxy | Bench::Follow) {
+    if matches!(bench, Bench::Proxy | Bench::Follow | Bench::Agent) {
         cargo("build", &["--package", "mrgc-router", "--bins"])?;
+    }
+    if bench == Bench::Agent {
+        // Alone, as it is shipped: features that another program wants do not come in.
+        cargo("build", &["--package", "mrgc-agent", "--bins"])?;
+        cargo("build", &["--package", "nvml-double"])?;
     }
     cargo("bench", &["--package", package, "--bench", name, "--no-run"])?;
     let status = workspace::cargo("bench")

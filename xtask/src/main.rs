@@ -6,6 +6,8 @@
 
 mod bench;
 mod demo;
+mod deploy;
+mod dist;
 mod policies;
 mod steps;
 mod template;
@@ -28,6 +30,9 @@ Examples:
                                   the store's tests against another DynamoDB engine
   cargo xtask bench               score calls, decisions, proxied requests, against their peers
   cargo xtask bench policy        only the score calls
+  cargo xtask bench agent         what an agent costs its machine
+  cargo xtask dist                .deb and .rpm of the agent and the router, into target/dist-packages/
+  cargo xtask dist --check        and installs, runs, upgrades and removes them in a root of their own
 
 Environment:
   MRGC_WASM_TOOLCHAIN=<folder>    use the wasm32 toolchain in this folder, made there from Debian's
@@ -51,6 +56,8 @@ enum Command {
     Test(test::Args),
     /// Measure what is claimed to be fast
     Bench(bench::Args),
+    /// Package the programs, and check the packages
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Dist(args) => dist::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

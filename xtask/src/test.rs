@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{policies, template, wasm, workspace};
+use crate::{deploy, policies, template, wasm, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -33,6 +33,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let lints = ["--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
         step(&mut with(workspace::cargo("clippy"), &lints))?;
         template::lint()?;
+        deploy::lint()?;
     }
     let toolchain = wasm::find_or_make()?;
     policies::build_fleet(&toolchain)?;

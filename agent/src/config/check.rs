@@ -1,11 +1,14 @@
 //! From what is written to what holds: each value within its bounds, each problem told.
 
-use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use mrgc_settings::{Layers, Problems};
+use mrgc_settings::{Layers, Problems, Written};
 
-use super::{Config, ENVIRONMENT_PREFIX, Enclave, Gpu, Heartbeat, Inference, Instance, raw};
-use crate::lifecycle::DrainLimits;
+use super::{
+    Config, ENVIRONMENT_PREFIX, Enclave, Gpu, Heartbeat, IdentitySource, Instance, inference,
+    life, raw,
+};
+use crate::{enclave::Channel, lifecycle::DrainLimits};
 
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
@@ -29,15 +32,17 @@ pub(super) fn check(
         layers = layers.file(name, text);
     }
     let mut layers = layers.environment(environment);
+    let written = layers.written();
     let settings: raw::Settings = layers.read();
-    let config = check_all(&mut layers, settings);
+    let config = check_all(&mut layers, settings, written);
     layers.finish(config)
 }
 
 /// `None` where something that the configuration cannot be without is missing or wrong. Every section is
 /// looked at before that is said.
-fn check_all(layers: &mut Layers, settings: raw::Settings) -> Option<Config> {
-    let instance = instance(layers, settings.instance);
+fn check_all(layers: &mut Layers, settings: raw::Settings, written: Written) -> Option<Config> {
+    let identity = life::identity(layers, settings.identity);
+    let instance = instance(layers, settings.instance, identity.source);
     let listen = match settings.listen {
         Some(text) => text.parse().ok().or_else(|| {
             layers.reject(
@@ -48,11 +53,14 @@ fn check_all(layers: &mut Layers, settings: raw::Settings) -> Option<Config> {
         }),
         None => Some(DEFAULT_LISTEN),
     };
-    let inference = inference(layers, settings.inference);
+    let inference = inference::inference(layers, settings.inference);
     let gpu = gpu(layers, settings.gpu);
     let enclave = enclave(layers, settings.enclave);
     let heartbeat = heartbeat(layers, &settings.heartbeat);
     let drain = drain(layers, &settings.drain);
+    let notices = life::notices(layers, settings.notices);
+    let cleanup = life::cleanup(layers, settings.cleanup);
+    let state_directory = state_directory(layers, settings.state_directory);
     if settings.store.timeout_ms == 0 {
         layers.reject("store.timeout_ms", "is 0: choose 1 or more");
     }
@@ -68,25 +76,44 @@ fn check_all(layers: &mut Layers, settings: raw::Settings) -> Option<Config> {
     }
     Some(Config {
         instance: instance?,
+        identity,
         listen: listen?,
         inference,
         gpu,
         enclave,
         heartbeat,
         drain,
+        notices,
+        cleanup,
+        state_directory,
         store: settings.store,
         log: settings.log,
+        written,
     })
 }
 
-fn instance(layers: &mut Layers, raw: raw::Instance) -> Option<Instance> {
-    let id = name(layers, "instance.id", raw.id);
-    let region = name(layers, "instance.region", raw.region);
-    let pool =
-        name(layers, "instance.pool", Some(raw.pool.unwrap_or_else(|| "default".to_owned())));
-    let address = layers.require("instance.address", raw.address);
+fn instance(
+    layers: &mut Layers,
+    raw: raw::Instance,
+    source: IdentitySource,
+) -> Option<Instance> {
+    if source == IdentitySource::Config {
+        for (key, value) in [
+            ("instance.id", &raw.id),
+            ("instance.region", &raw.region),
+            ("instance.address", &raw.address),
+        ] {
+            layers.require(key, value.as_ref());
+        }
+    }
+    let id = raw.id.and_then(|id| name(layers, "instance.id", id));
+    let region = raw.region.and_then(|region| name(layers, "instance.region", region));
+    let pool = name(layers, "instance.pool", raw.pool.unwrap_or_else(|| "default".to_owned()));
+    if raw.port == Some(0) {
+        layers.reject("instance.port", "is 0: give the inference server's port, or leave it out");
+    }
     for (key, address) in
-        [("instance.address", &address), ("instance.health_address", &raw.health_address)]
+        [("instance.address", &raw.address), ("instance.health_address", &raw.health_address)]
     {
         if let Some(address) = address.as_deref().filter(|address| !is_host_and_port(address)) {
             layers.reject(
@@ -115,14 +142,15 @@ fn instance(layers: &mut Layers, raw: raw::Instance) -> Option<Instance> {
         }
     }
     Some(Instance {
-        id: id?.into(),
-        region: region?.into(),
+        id: id.map(Into::into),
+        region: region.map(Into::into),
         zone: raw.zone,
         subnet_id: raw.subnet_id,
         subnet_cidr: raw.subnet_cidr,
         ami_id: raw.ami_id,
         pool: pool?.into(),
-        address: address?,
+        address: raw.address,
+        port: raw.port,
         health_address: raw.health_address,
         provider: raw.provider,
         instance_type: raw.instance_type,
@@ -133,11 +161,14 @@ fn instance(layers: &mut Layers, raw: raw::Instance) -> Option<Instance> {
     })
 }
 
-/// A name that is part of keys in the store and of URLs.
-fn name(layers: &mut Layers, key: &str, name: Option<String>) -> Option<String> {
-    let name = layers.require(key, name)?;
+/// Whether it can be part of keys in the store and of URLs.
+pub(crate) fn is_name(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-    if name.is_empty() || name.len() > MAX_TEXT_BYTES || !name.chars().all(is_plain) {
+    (1..=MAX_TEXT_BYTES).contains(&text.len()) && text.chars().all(is_plain)
+}
+
+fn name(layers: &mut Layers, key: &str, name: String) -> Option<String> {
+    if !is_name(&name) {
         layers.reject(
             key,
             format!(
@@ -149,49 +180,38 @@ fn name(layers: &mut Layers, key: &str, name: Option<String>) -> Option<String> 
     Some(name)
 }
 
-/// `None`: no inference server is configured.
-fn inference(layers: &mut Layers, raw: raw::Inference) -> Option<Inference> {
-    let poll_interval =
-        millis(layers, "inference.poll_interval_ms", raw.poll_interval_ms, 1_000, 50..=60_000);
-    let timeout = millis(layers, "inference.timeout_ms", raw.timeout_ms, 2_000, 10..=60_000);
-    let latency_window = seconds(
-        layers,
-        "inference.latency_window_seconds",
-        raw.latency_window_seconds,
-        30,
-        1..=3_600,
-    );
-    let silent_polls = raw.silent_polls.unwrap_or(3);
-    if silent_polls == 0 {
-        layers.reject("inference.silent_polls", "is 0: choose 1 or more");
-    }
-    let Some(url) = raw.url else {
-        if raw.required == Some(true) {
-            layers.reject("inference.required", "is true, and inference.url is not set: set it");
-        }
-        return None;
-    };
-    check_url(layers, "inference.url", &url, &["http"]);
-    Some(Inference {
-        url: url.trim_end_matches('/').to_owned(),
-        required: raw.required.unwrap_or(true),
-        poll_interval,
-        timeout,
-        latency_window,
-        silent_polls,
-    })
-}
 
 fn gpu(layers: &mut Layers, raw: raw::Gpu) -> Gpu {
     if raw.library.as_deref() == Some("") {
         layers.reject("gpu.library", "is empty: give a path, or leave it out");
+    }
+    if raw.count == Some(0) {
+        layers.reject("gpu.count", "is 0: give how many GPUs there must be, or leave it out");
     }
     Gpu {
         library: raw.library,
         required: raw.required,
         interval: millis(layers, "gpu.interval_ms", raw.interval_ms, 5_000, 100..=300_000),
         deadline: millis(layers, "gpu.deadline_ms", raw.deadline_ms, 2_000, 10..=60_000),
+        rare_every: u32::try_from(within(layers, "gpu.rare_every", raw.rare_every, 12, 1..=10_000))
+            .unwrap_or(u32::MAX),
+        count: raw.count,
+        kernel_log: path(layers, "gpu.kernel_log", raw.kernel_log, "/dev/kmsg"),
+        acknowledgement_file: path(
+            layers,
+            "gpu.acknowledgement_file",
+            raw.acknowledgement_file,
+            "/run/mrgc/gpu-acknowledged",
+        ),
     }
+}
+
+fn path(layers: &mut Layers, key: &str, path: Option<String>, default: &str) -> PathBuf {
+    let path = path.unwrap_or_else(|| default.to_owned());
+    if !path.starts_with('/') {
+        layers.reject(key, format!("is \"{path}\": give a path from the root"));
+    }
+    path.into()
 }
 
 fn enclave(layers: &mut Layers, raw: raw::Enclave) -> Enclave {
@@ -200,9 +220,26 @@ fn enclave(layers: &mut Layers, raw: raw::Enclave) -> Enclave {
     }
     Enclave {
         nitro_cli: raw.nitro_cli.unwrap_or_else(|| "nitro-cli".to_owned()),
+        logs_directory: raw.logs_directory,
+        device: raw.device.unwrap_or_else(|| "/dev/nitro_enclaves".into()),
+        allocator: raw.allocator.unwrap_or_else(|| "/etc/nitro_enclaves/allocator.yaml".into()),
+        channel: channel(layers, raw.port, raw.socket),
         required: raw.required,
         interval: millis(layers, "enclave.interval_ms", raw.interval_ms, 10_000, 100..=600_000),
         timeout: millis(layers, "enclave.timeout_ms", raw.timeout_ms, 5_000, 10..=60_000),
+    }
+}
+
+/// The way to the enclave: a port of its vsock, or a socket of this machine.
+fn channel(layers: &mut Layers, port: Option<u32>, socket: Option<PathBuf>) -> Option<Channel> {
+    match (port, socket) {
+        (None, None) => None,
+        (Some(port), None) => Some(Channel::Vsock { port }),
+        (None, Some(path)) => Some(Channel::Unix { path }),
+        (Some(_), Some(_)) => {
+            layers.reject("enclave.socket", "is set beside enclave.port: choose one of them");
+            None
+        }
     }
 }
 
@@ -228,7 +265,15 @@ fn drain(layers: &mut Layers, raw: &raw::Drain) -> DrainLimits {
     }
 }
 
-fn seconds(
+fn state_directory(layers: &mut Layers, path: Option<String>) -> Option<PathBuf> {
+    let path = path?;
+    if !path.starts_with('/') {
+        layers.reject("state_directory", format!("is \"{path}\": give a path from the root"));
+    }
+    Some(path.into())
+}
+
+pub(super) fn seconds(
     layers: &mut Layers,
     key: &str,
     value: Option<u64>,
@@ -238,7 +283,7 @@ fn seconds(
     Duration::from_secs(within(layers, key, value, default, range))
 }
 
-fn millis(
+pub(super) fn millis(
     layers: &mut Layers,
     key: &str,
     value: Option<u64>,
@@ -248,7 +293,7 @@ fn millis(
     Duration::from_millis(within(layers, key, value, default, range))
 }
 
-fn within(
+pub(super) fn within(
     layers: &mut Layers,
     key: &str,
     value: Option<u64>,
@@ -276,7 +321,7 @@ fn is_host_and_port(text: &str) -> bool {
     is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-fn check_url(layers: &mut Layers, key: &str, text: &str, schemes: &[&str]) {
+pub(super) fn check_url(layers: &mut Layers, key: &str, text: &str, schemes: &[&str]) {
     let is_good = reqwest::Url::parse(text).is_ok_and(|url| {
         schemes.contains(&url.scheme()) && url.has_host() && url.query().is_none()
     });

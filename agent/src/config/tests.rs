@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use mrgc_fleet::model::Timestamp;
+
 use super::*;
 
 const MINIMAL: &str =
@@ -33,8 +35,14 @@ fn the_example_is_valid_and_shows_the_defaults() {
         assert_eq!(format!("{:?}", config.enclave), format!("{:?}", minimal.enclave));
         assert_eq!(config.heartbeat, minimal.heartbeat);
         assert_eq!(config.drain, minimal.drain);
+        assert_eq!(config.identity, minimal.identity);
+        assert_eq!(config.notices, minimal.notices);
+        assert_eq!(config.cleanup, minimal.cleanup);
         assert_eq!(config.gpu.interval, minimal.gpu.interval);
         assert_eq!(config.gpu.deadline, minimal.gpu.deadline);
+        assert_eq!(config.gpu.rare_every, minimal.gpu.rare_every);
+        assert_eq!(config.gpu.kernel_log, minimal.gpu.kernel_log);
+        assert_eq!(config.gpu.acknowledgement_file, minimal.gpu.acknowledgement_file);
         assert_eq!(config.store.table_prefix, minimal.store.table_prefix);
         assert_eq!(config.store.timeout_ms, minimal.store.timeout_ms);
         assert_eq!(config.log.level, minimal.log.level);
@@ -50,7 +58,7 @@ fn the_example_names_every_key() {
     // What serde lists as known, found out by asking for something unknown.
     let example = include_str!("../../agent.example.toml");
     for section in
-        ["", "instance", "inference", "gpu", "enclave", "heartbeat", "drain", "store", "log"]
+        ["", "instance", "inference", "gpu", "enclave", "heartbeat", "drain", "identity", "notices", "cleanup", "store", "log"]
     {
         let text = format!("[{section}]\nno_such_key = 1\n");
         let text = if section.is_empty() { "no_such_key = 1\n" } else { &text };
@@ -88,10 +96,24 @@ fn the_environment_alone_is_enough() {
     assert_eq!(mode, HeartbeatMode::Adaptive);
     let replicas: Vec<_> = config.store.replicas.iter().map(|r| r.aws_region.as_str()).collect();
     assert_eq!(replicas, ["us-east-2", "us-west-2"]);
-    let registration = config.instance.registration(8080, Timestamp(1));
+    let registration = 
+        crate::identity::registration(&config, &Err(String::new()), 8080, Timestamp(1)).unwrap();
     assert_eq!(registration.health_address, "10.0.0.5:8080");
     assert_eq!(registration.pool.as_str(), "default");
     assert_eq!(registration.frameworks, ["gdpr".into(), "hipaa".into()]);
+}
+
+#[test]
+fn systemd_gives_a_directory_where_none_is_configured() {
+    let directory = |configured: Option<&str>| {
+        let mut variables = vec![("STATE_DIRECTORY".into(), "/var/lib/mrgc:/var/lib/other".into())];
+        let configured = configured.map(|path| ("MRGC_AGENT__STATE_DIRECTORY".into(), path.into()));
+        variables.extend(configured);
+        Config::load(None, variables).unwrap().state_directory
+    };
+    assert_eq!(directory(None), Some("/var/lib/mrgc".into()));
+    assert_eq!(directory(Some("/srv/mrgc")), Some("/srv/mrgc".into()));
+    assert_eq!(check("", &[]).unwrap().state_directory, None);
 }
 
 #[test]
@@ -116,6 +138,8 @@ replicas = [{ aws_region = \"us-east-2\", endpoint = \"there\" }]
 [log]
 level = \"a=b=c\"
 format = \"xml\"
+[identity]
+source = \"config\"
 ";
     let problems = check(text, &[("MRGC_AGENT__GPU__LIBRARY", "")]).unwrap_err();
     let expected = "\
@@ -126,7 +150,7 @@ agent.toml:4: instance.address: is \"10.0.0.5\": give host and port, as in 10.66
 agent.toml:5: instance.slots: is 0: give how many requests it serves at once, or leave it out
 agent.toml:6: instance.cost_per_hour: is -1: give a price of 0 or more
 agent.toml:7: instance.colour: there is no such key here; there are: id, region, zone, subnet_id, \
-subnet_cidr, ami_id, pool, address, health_address, provider, instance_type, slots, cost_per_hour, frameworks, metadata
+subnet_cidr, ami_id, pool, address, port, health_address, provider, instance_type, slots, cost_per_hour, frameworks, metadata
 agent.toml:9: inference.url: is \"https://127.0.0.1:8000\": give a URL that begins with http://
 agent.toml:10: inference.poll_interval_ms: is 1: choose 50 to 60000
 agent.toml:12: heartbeat.interval_seconds: is string \"often\", expected u64
@@ -149,6 +173,19 @@ fn an_inference_server_is_required_only_where_there_is_one() {
     assert!(!required("[inference]\nurl = \"http://localhost:8000\"\nrequired = false").unwrap());
     let problems = required("[inference]\nrequired = true").unwrap_err();
     assert!(problems.to_string().contains("inference.url is not set"), "{problems}");
+}
+
+#[test]
+fn what_is_wrong_about_the_gpus_is_told() {
+    for (key, told) in [
+        ("count = 0", "gpu.count: is 0: give how many GPUs there must be, or leave it out"),
+        ("rare_every = 0", "gpu.rare_every: is 0: choose 1 to 10000"),
+        ("kernel_log = \"kmsg\"", "gpu.kernel_log: is \"kmsg\": give a path from the root"),
+        ("acknowledgement_file = \"\"", "gpu.acknowledgement_file: is \"\": give a path from the root"),
+    ] {
+        let problems = check(&format!("{MINIMAL}[gpu]\n{key}\n"), &[]).unwrap_err();
+        assert!(problems.to_string().contains(told), "{problems}");
+    }
 }
 
 #[test]

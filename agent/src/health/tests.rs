@@ -17,7 +17,7 @@ fn load() -> Reading<Load> {
 }
 
 fn inference(load: Reading<Load>, models: Reading<Vec<String>>, reachable: bool) -> Inference {
-    Inference { load, models, reachable, asked: Duration::ZERO }
+    Inference { reachable, ..Inference::new(load, models, Duration::ZERO) }
 }
 
 fn polled(load: Reading<Load>, models: Reading<Vec<String>>) -> Option<Polls> {
@@ -97,6 +97,25 @@ fn a_part_counts_as_far_as_it_is_required() {
 }
 
 #[test]
+fn an_unfit_gpu_is_unhealthy_whether_or_not_one_is_required() {
+    for (fitness, expected) in [
+        (Fitness::Fit, Health::Degraded),
+        (Fitness::Degraded, Health::Degraded),
+        (Fitness::Unfit, Health::Unhealthy),
+    ] {
+        let mut gpus = Gpus::default();
+        gpus.verdict.fitness = fitness;
+        let gpu = Reading::noted(gpus, Check::degraded("GPU 1: XID 79"));
+        for is_required in [true, false] {
+            let required = Requirements { gpu: is_required, ..NOTHING_REQUIRED };
+            let assessment = assess(&Signals { gpu: gpu.clone(), ..good() }, &required);
+            assert_eq!(assessment.health, expected, "{fitness:?}, required: {is_required}");
+            assert_eq!(assessment.reason.as_deref(), Some("gpu: GPU 1: XID 79"));
+        }
+    }
+}
+
+#[test]
 fn a_required_enclave_must_run() {
     let required = Requirements { enclave: true, ..NOTHING_REQUIRED };
     for (running, required, expected) in [
@@ -104,7 +123,7 @@ fn a_required_enclave_must_run() {
         (0, required, Health::Unhealthy),
         (0, NOTHING_REQUIRED, Health::Healthy),
     ] {
-        let enclave = Reading::ok(Enclaves { running, listed: 1 });
+        let enclave = Reading::ok(Enclaves { running, listed: 1, ..Enclaves::default() });
         let assessment = assess(&Signals { enclave, ..good() }, &required);
         assert_eq!(assessment.health, expected, "{running} running");
     }

@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+use mrgc_fleet::model::Timestamp;
+use proptest::prelude::*;
+
 use super::*;
 
 const LIMITS: DrainLimits = DrainLimits {
@@ -8,73 +11,381 @@ const LIMITS: DrainLimits = DrainLimits {
     unknown_grace: Duration::from_secs(30),
 };
 const IDLE: InFlight = InFlight::Known { running: 0, waiting: 0 };
-const BUSY: InFlight = InFlight::Known { running: 2, waiting: 1 };
-const WAITING: InFlight = InFlight::Known { running: 0, waiting: 1 };
+const BUSY: InFlight = InFlight::Known { running: 1, waiting: 0 };
 
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// Drains from second 100 on, and gives when it ended and why. Each sample is taken at its second and seen
-/// until the next one.
-fn drain(samples: &[(u64, InFlight)]) -> Option<(u64, Drained)> {
-    let mut life = Life::new();
-    life.registered();
-    life.drain(seconds(100));
-    (100..=200).find_map(|now| {
-        let (sampled, in_flight) = samples.iter().rev().find(|(at, _)| *at <= now)?;
-        let end = life.observe(*in_flight, seconds(*sampled), seconds(now), &LIMITS)?;
-        assert_eq!(life.phase(), Lifecycle::Terminated);
-        Some((now, end))
+fn desired(state: DesiredState, sequence: u64) -> Option<Desired> {
+    Some(Desired {
+        instance: "i-1".into(),
+        region: "us".into(),
+        state,
+        reason: Some("ticket 4711".to_owned()),
+        operator: Some("eve".to_owned()),
+        at: Timestamp(0),
+        writer_region: "us".into(),
+        stamp: Stamp { epoch: 0, sequence },
     })
 }
 
-#[test]
-fn a_drain_ends_when_it_should() {
-    use Drained::{DeadlineOver, GraceOver, Idle};
-    for (case, samples, expected) in [
-        ("idle from the start", &[(100, IDLE)][..], (103, Idle)),
-        ("nothing to serve", &[(100, InFlight::Nothing)], (103, Idle)),
-        ("sampled before the drain", &[(99, IDLE), (110, IDLE)], (113, Idle)),
-        ("busy for a while", &[(100, BUSY), (120, IDLE)], (123, Idle)),
-        ("waiting is in flight, too", &[(100, WAITING), (120, IDLE)], (123, Idle)),
-        ("busy again within the settling", &[(100, IDLE), (102, BUSY), (105, IDLE)], (108, Idle)),
-        ("busy to the end", &[(100, BUSY)], (160, DeadlineOver(BUSY))),
-        ("unknown", &[(100, InFlight::Unknown)], (130, GraceOver)),
-        ("busy, then unknown", &[(100, BUSY), (140, InFlight::Unknown)], (140, GraceOver)),
-        ("unknown, then busy", &[(100, InFlight::Unknown), (129, BUSY), (150, IDLE)], (153, Idle)),
-        ("the server ended", &[(100, BUSY), (104, InFlight::Nothing)], (107, Idle)),
-    ] {
-        assert_eq!(drain(samples), Some(expected), "{case}");
+fn notice(cause: Cause, text: &str) -> Notice {
+    Notice { text: text.to_owned(), cause: Some(cause) }
+}
+
+/// A life and its clock.
+struct Story {
+    life: Life,
+    now: Duration,
+}
+
+impl Story {
+    /// One that cleans after drains, and serves.
+    fn serving() -> Self {
+        let mut story = Self::restored(Kept::default());
+        assert_eq!(story.phase(), "registering");
+        story.life.registered(None, story.now);
+        assert_eq!(story.phase(), "available");
+        story
+    }
+
+    fn restored(kept: Kept) -> Self {
+        Self { life: Life::new(true, kept, Duration::ZERO), now: Duration::ZERO }
+    }
+
+    fn phase(&self) -> &'static str {
+        self.life.phase().as_str()
+    }
+
+    /// Lets seconds pass with this in flight, and gives the phase.
+    fn pass(&mut self, seconds: u64, in_flight: InFlight) -> &'static str {
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            self.life.observe(in_flight, self.now, self.now, &LIMITS);
+        }
+        self.phase()
+    }
+
+    fn obey(&mut self, order: Order) -> Result<&'static str, String> {
+        let done = self.life.obey(order, true, self.now);
+        done.map(|()| self.phase()).map_err(|refusal| refusal.to_string())
+    }
+
+    fn notice(&mut self, notices: &[Notice]) -> &'static str {
+        self.life.notice(notices.to_vec(), self.now);
+        self.phase()
+    }
+
+    fn wish(&mut self, desired: Option<Desired>) -> &'static str {
+        self.life.wish(desired, self.now);
+        self.phase()
+    }
+
+    fn unfit(&mut self, reason: &str) -> &'static str {
+        self.life.unfit(reason, self.now);
+        self.phase()
+    }
+
+    fn cleaned(&mut self, failure: Option<&str>) -> &'static str {
+        self.life.cleaned(failure.map(str::to_owned), self.now);
+        self.phase()
     }
 }
 
 #[test]
-fn the_deadline_bounds_the_grace() {
-    let limits = DrainLimits { deadline: seconds(5), ..LIMITS };
-    let mut life = Life::new();
-    life.drain(seconds(0));
-    let mut observe = |now| life.observe(InFlight::Unknown, seconds(now), seconds(now), &limits);
-    assert_eq!(observe(4), None);
-    assert_eq!(observe(5), Some(Drained::GraceOver));
+fn a_signal_drains_and_ends() {
+    let mut story = Story::serving();
+    story.life.terminate(story.now);
+    assert_eq!(story.pass(10, BUSY), "draining");
+    assert!(!story.life.is_over());
+    assert_eq!(story.pass(4, IDLE), "terminated");
+    assert!(story.life.is_over());
+    assert_eq!(story.life.drained(), Some(Drained::Idle));
 }
 
 #[test]
-fn phases_go_one_way() {
-    let mut life = Life::new();
-    assert_eq!(life.phase(), Lifecycle::Registering);
-    life.registered();
-    assert_eq!(life.phase(), Lifecycle::Available);
-    assert_eq!(life.observe(IDLE, seconds(1), seconds(1), &LIMITS), None, "not draining");
-    life.drain(seconds(10));
-    life.drain(seconds(50));
-    assert_eq!(life.phase(), Lifecycle::Draining);
-    life.registered();
-    assert_eq!(life.phase(), Lifecycle::Draining, "a late registration does not end a drain");
+fn a_signal_before_the_registration_ends_it_without_one() {
+    let mut story = Story::restored(Kept::default());
+    story.life.terminate(story.now);
+    assert!(story.life.is_leaving());
+    assert_eq!(story.pass(4, IDLE), "terminated");
+}
+
+#[test]
+fn a_spot_interruption_drains_for_good_and_the_process_stays() {
+    let mut story = Story::serving();
+    let spot = notice(Cause::SpotInterruption, "terminate at 8");
+    assert_eq!(story.notice(std::slice::from_ref(&spot)), "draining");
+    let refused = story.obey(Order::Undrain).unwrap_err();
+    assert!(refused.starts_with("the instance goes for good (spot interruption)"), "{refused}");
+    assert_eq!(story.pass(4, IDLE), "terminated");
+    assert!(!story.life.is_over(), "it answers until it is told to end");
+    story.life.terminate(story.now);
+    assert!(story.life.is_over());
+}
+
+#[test]
+fn a_notice_is_news_once_and_does_not_take_itself_back() {
+    let mut story = Story::serving();
+    let rebalance = [notice(Cause::Rebalance, "at 7")];
+    assert_eq!(story.notice(&rebalance), "draining");
+    assert_eq!(story.notice(&[]), "draining", "gone, and nobody undrained");
+    assert_eq!(story.notice(&rebalance), "draining");
+    assert_eq!(story.obey(Order::Undrain), Ok("available"));
+    assert_eq!(story.notice(&rebalance), "available", "seen before");
+    assert_eq!(story.notice(&[notice(Cause::Rebalance, "at 9")]), "draining", "another one");
+}
+
+#[test]
+fn a_spot_interruption_that_is_gone_can_be_undrained() {
+    let mut story = Story::serving();
+    story.notice(&[notice(Cause::SpotInterruption, "terminate at 8")]);
+    assert_eq!(story.pass(5, BUSY), "draining");
+    story.notice(&[]);
+    assert_eq!(story.obey(Order::Undrain), Ok("available"));
+}
+
+#[test]
+fn a_command_drains_and_holds() {
+    let mut story = Story::serving();
+    assert_eq!(story.obey(Order::Drain), Ok("draining"));
+    assert_eq!(story.obey(Order::Drain), Ok("draining"));
+    assert_eq!(story.pass(2, BUSY), "draining");
+    assert_eq!(story.obey(Order::Undrain), Ok("available"), "called off before it was over");
+    story.obey(Order::Drain).unwrap();
+    assert_eq!(story.pass(100, IDLE), "draining", "drained, and held");
+    assert_eq!(story.life.drained(), Some(Drained::Idle));
     assert_eq!(
-        life.observe(BUSY, seconds(70), seconds(70), &LIMITS),
-        Some(Drained::DeadlineOver(BUSY)),
-        "the deadline counts from the first call"
+        story.obey(Order::Undrain),
+        Ok("cleaning"),
+        "nothing was in flight: it is validated"
     );
-    assert_eq!(life.observe(IDLE, seconds(80), seconds(80), &LIMITS), None, "it has ended");
+    assert_eq!(story.cleaned(None), "available");
+    assert_eq!(story.life.drained(), None);
+}
+
+#[test]
+fn a_drain_by_command_is_followed_by_its_end() {
+    let mut story = Story::serving();
+    story.obey(Order::Drain).unwrap();
+    story.pass(10, IDLE);
+    story.life.terminate(story.now);
+    assert!(story.life.is_over(), "drained already");
+}
+
+#[test]
+fn what_is_cleaned_on_request_serves_again() {
+    let mut story = Story::serving();
+    assert_eq!(story.obey(Order::Clean), Ok("draining"));
+    assert_eq!(story.pass(10, BUSY), "draining");
+    assert_eq!(story.pass(4, IDLE), "cleaning");
+    assert_eq!(story.obey(Order::Clean), Err(Refusal::Cleaning.to_string()));
+    assert_eq!(story.cleaned(None), "available");
+    let nothing = story.life.obey(Order::Clean, false, story.now);
+    assert_eq!(nothing, Err(Refusal::NothingToCheck));
+}
+
+#[test]
+fn a_cleanup_that_failed_quarantines_until_one_passes_or_an_operator_releases() {
+    let failed = || {
+        let mut story = Story::serving();
+        story.wish(desired(DesiredState::Serving, 4));
+        story.obey(Order::Clean).unwrap();
+        story.pass(4, IDLE);
+        assert_eq!(story.cleaned(Some("paths: /scratch")), "quarantined");
+        assert_eq!(story.life.reason().unwrap(), "quarantined: paths: /scratch");
+        story
+    };
+    let mut story = failed();
+    let refused = story.obey(Order::Undrain).unwrap_err();
+    assert!(refused.starts_with("it is quarantined (paths: /scratch)"), "{refused}");
+    assert_eq!(story.obey(Order::Clean), Ok("cleaning"));
+    assert_eq!(story.cleaned(None), "available");
+
+    let mut story = failed();
+    assert_eq!(story.wish(desired(DesiredState::Serving, 4)), "quarantined", "wanted before");
+    assert_eq!(story.wish(None), "quarantined");
+    assert_eq!(story.wish(desired(DesiredState::Serving, 5)), "available");
+}
+
+#[test]
+fn an_unfit_gpu_quarantines_until_an_operator_releases() {
+    let mut story = Story::serving();
+    assert_eq!(story.unfit("GPU 0: XID 79"), "quarantined");
+    assert_eq!(story.wish(desired(DesiredState::Serving, 1)), "available");
+    assert_eq!(story.unfit("GPU 0: XID 79"), "quarantined", "it is still unfit");
+    assert_eq!(story.wish(desired(DesiredState::Serving, 1)), "quarantined");
+    story.life.terminate(story.now);
+    assert_eq!(story.pass(4, IDLE), "terminated");
+}
+
+#[test]
+fn a_wish_from_before_the_start_releases_nothing_that_began_after() {
+    let mut story = Story::restored(Kept::default());
+    story.unfit("GPU 0: XID 79");
+    story.life.registered(desired(DesiredState::Serving, 3), story.now);
+    assert_eq!(story.phase(), "quarantined");
+    let kept = story.life.kept();
+    assert_eq!(story.wish(desired(DesiredState::Serving, 4)), "available");
+    let mut restored = Story::restored(kept);
+    restored.life.registered(desired(DesiredState::Serving, 4), restored.now);
+    assert_eq!(restored.phase(), "available", "released while no agent ran");
+}
+
+#[test]
+fn an_operator_is_obeyed_and_only_the_store_lifts_that() {
+    let mut story = Story::serving();
+    assert_eq!(story.wish(desired(DesiredState::Draining, 1)), "draining");
+    let refused = story.obey(Order::Undrain).unwrap_err();
+    assert!(refused.starts_with("it is wanted draining by eve (ticket 4711)"), "{refused}");
+    assert_eq!(story.wish(desired(DesiredState::Quarantined, 2)), "quarantined");
+    assert_eq!(story.wish(desired(DesiredState::Draining, 3)), "quarantined", "the stricter holds");
+    assert_eq!(story.wish(None), "available");
+}
+
+#[test]
+fn what_is_clean_and_held_waits_in_cleaning() {
+    let mut story = Story::serving();
+    story.wish(desired(DesiredState::Draining, 1));
+    story.obey(Order::Clean).unwrap();
+    assert_eq!(story.pass(4, IDLE), "cleaning");
+    assert_eq!(story.cleaned(None), "cleaning", "wanted draining");
+    assert_eq!(story.wish(desired(DesiredState::Serving, 2)), "available");
+}
+
+#[test]
+fn a_restart_forgets_nothing_that_matters() {
+    let mut drained = Story::serving();
+    drained.obey(Order::Drain).unwrap();
+    let mut cleaning = Story::serving();
+    cleaning.obey(Order::Clean).unwrap();
+    cleaning.pass(4, IDLE);
+    let mut unfit = Story::serving();
+    unfit.unfit("GPU 0: XID 79");
+    let mut noticed = Story::serving();
+    noticed.notice(&[notice(Cause::Rebalance, "at 7")]);
+    for (case, story, expected) in [
+        ("drained by command", drained, "draining"),
+        ("killed while it was cleaned", cleaning, "draining"),
+        ("unfit", unfit, "quarantined"),
+        ("a notice, which is read again", noticed, "available"),
+    ] {
+        let mut restored = Story::restored(story.life.kept());
+        restored.life.registered(None, restored.now);
+        assert_eq!(restored.phase(), expected, "{case}");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Registered,
+    Wish(Option<Desired>),
+    Notices(Vec<Notice>),
+    Obey(Order, bool),
+    Unfit,
+    Cleaned(bool),
+    Terminate,
+    Pass(u64, bool),
+    Restart,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    use DesiredState::{Draining, Quarantined, Serving};
+    let wish = prop::sample::select(vec![Serving, Draining, Quarantined]);
+    let wish = (wish, 0..4u64).prop_map(|(state, sequence)| desired(state, sequence));
+    let cause = prop::sample::select(vec![
+        Cause::SpotInterruption,
+        Cause::AutoScaling,
+        Cause::Rebalance,
+        Cause::Maintenance,
+    ]);
+    let notices = prop::collection::vec(cause.prop_map(|cause| notice(cause, "n")), 0..2);
+    let order = prop::sample::select(vec![Order::Drain, Order::Undrain, Order::Clean]);
+    prop_oneof![
+        2 => Just(Step::Registered),
+        2 => prop_oneof![Just(None), wish].prop_map(Step::Wish),
+        1 => notices.prop_map(Step::Notices),
+        3 => (order, any::<bool>()).prop_map(|(order, can)| Step::Obey(order, can)),
+        1 => Just(Step::Unfit),
+        2 => any::<bool>().prop_map(Step::Cleaned),
+        1 => Just(Step::Terminate),
+        4 => (0..40u64, any::<bool>()).prop_map(|(seconds, busy)| Step::Pass(seconds, busy)),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn take(story: &mut Story, step: Step) {
+    let now = story.now;
+    match step {
+        Step::Registered => story.life.registered(story.life.desired().cloned(), now),
+        Step::Wish(desired) => story.life.wish(desired, now),
+        Step::Notices(notices) => story.life.notice(notices, now),
+        Step::Obey(order, can_clean) => {
+            let before = (story.life.phase(), story.life.kept());
+            if story.life.obey(order, can_clean, now).is_err() {
+                assert_eq!((story.life.phase(), story.life.kept()), before, "refused, and done");
+            }
+        }
+        Step::Unfit => story.life.unfit("unfit", now),
+        Step::Cleaned(passed) => {
+            if story.life.phase() == Lifecycle::Cleaning && story.life.kept().owes_cleanup {
+                story.life.cleaned((!passed).then(|| "failed".to_owned()), now);
+            }
+        }
+        Step::Terminate => story.life.terminate(now),
+        Step::Pass(seconds, busy) => {
+            story.pass(seconds, if busy { BUSY } else { IDLE });
+        }
+        Step::Restart => *story = Story::restored(story.life.kept()),
+    }
+}
+
+/// What holds after every step, whatever came before.
+fn check(life: &Life) {
+    let phase = life.phase();
+    let wanted = life.desired().map_or(DesiredState::Serving, |desired| desired.state);
+    let is_quarantined = life.quarantine().is_some() || wanted == DesiredState::Quarantined;
+    let kept = life.kept();
+    if phase == Lifecycle::Available {
+        assert!(life.is_registered);
+        assert!(life.holds().is_empty() && wanted == DesiredState::Serving);
+        assert!(!is_quarantined && !kept.owes_cleanup);
+        assert!(life.reason().is_none());
+    }
+    if is_quarantined {
+        assert!(matches!(phase, Lifecycle::Quarantined | Lifecycle::Terminated), "{phase}");
+    }
+    if phase == Lifecycle::Terminated {
+        assert!(life.is_leaving());
+    }
+    if phase == Lifecycle::Cleaning {
+        assert!(life.is_registered && life.drained().is_some());
+    }
+    if life.is_draining() {
+        assert!(matches!(phase, Lifecycle::Draining | Lifecycle::Quarantined), "{phase}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_it_never_serves_when_it_should_not(
+        steps in prop::collection::vec(any_step(), 0..40),
+    ) {
+        let mut story = Story::restored(Kept::default());
+        for step in steps {
+            let was = story.life.phase();
+            let is_restart = matches!(step, Step::Restart);
+            take(&mut story, step);
+            check(&story.life);
+            let terminated = was == Lifecycle::Terminated && !is_restart;
+            prop_assert!(!terminated || story.life.phase() == Lifecycle::Terminated);
+        }
+        // What is said twice is said once.
+        let (notices, wish) = (story.life.notices().to_vec(), story.life.desired().cloned());
+        let before = format!("{:?}", story.life);
+        story.life.notice(notices, story.now);
+        story.life.wish(wish, story.now);
+        prop_assert_eq!(format!("{:?}", story.life), before);
+        // Asked to go, with nothing in flight, it goes.
+        story.life.terminate(story.now);
+        story.pass(61, IDLE);
+        prop_assert!(story.life.is_over());
+    }
 }

@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::answer::Answer;
+use crate::{
+    answer::Detail,
+    gpu::status::{Sample, Verdict},
+};
 
 const LIMITS: DrainLimits = DrainLimits {
     deadline: Duration::from_secs(60),
@@ -24,17 +27,26 @@ fn state(has_inference: bool) -> State {
     State::new(registration(), has_inference, requirements, LIMITS)
 }
 
+impl Snapshot {
+    /// Before anything was sampled, and without an inference server.
+    pub(crate) fn blank() -> Self {
+        state(false).snapshot(Timestamp(1_000))
+    }
+}
+
 fn gpu(index: u32, utilization: Option<f64>, used: Option<u64>) -> Gpu {
-    Gpu {
+    let sample = Sample {
         index,
-        uuid: None,
-        name: None,
         utilization,
         memory_total_bytes: Some(100),
         memory_used_bytes: used,
-        temperature_celsius: None,
-        power_watts: None,
-    }
+        ..Sample::default()
+    };
+    Gpu { sample, verdict: Verdict::default() }
+}
+
+fn gpus(gpus: Vec<Gpu>) -> Event {
+    Event::Gpu(Reading::ok(Gpus { gpus, ..Gpus::default() }))
 }
 
 fn poll(running: u32, waiting: u32) -> Inference {
@@ -48,13 +60,10 @@ fn poll_at(second: u64, running: u32, waiting: u32) -> Inference {
         running: Some(running),
         avg_latency_ms: Some(150.0),
         time_to_first_token_ms: Some(20.5),
+        kv_cache_usage: Some(0.5),
     };
-    Inference {
-        load: Reading::ok(load),
-        models: Reading::ok(vec!["m".to_owned()]),
-        reachable: true,
-        asked: Duration::from_secs(second),
-    }
+    let models = Reading::ok(vec!["m".to_owned()]);
+    Inference::new(Reading::ok(load), models, Duration::from_secs(second))
 }
 
 /// Applies events at second 0 and gives the answer as JSON.
@@ -62,14 +71,14 @@ fn answer(state: &mut State, events: Vec<Event>) -> serde_json::Value {
     for event in events {
         state.apply(event, Duration::ZERO);
     }
-    serde_json::to_value(Answer::of(&state.snapshot(Timestamp(7)))).unwrap()
+    serde_json::to_value(Detail::of(&state.snapshot(Timestamp(7)))).unwrap()
 }
 
 #[test]
 fn the_five_fields_come_first_and_what_is_missing_is_null() {
     let state = state(false);
     let snapshot = state.snapshot(Timestamp(7));
-    let text = serde_json::to_string(&Answer::of(&snapshot)).unwrap();
+    let text = serde_json::to_string(&Detail::of(&snapshot)).unwrap();
     let first = r#"{"status":"degraded","queue_depth":null,"avg_latency_ms":null,"model_loaded":null,"enclave_running":null,"#;
     assert!(text.starts_with(first), "{text}");
     assert!(snapshot.is_serving());
@@ -90,12 +99,9 @@ fn what_was_sampled_is_answered() {
         &mut state,
         vec![
             Event::Inference(poll(1, 2)),
-            Event::Gpu(Reading::ok(vec![
-                gpu(0, Some(0.25), Some(40)),
-                gpu(1, Some(0.75), Some(80)),
-            ])),
-            Event::Enclave(Reading::ok(Enclaves { running: 1, listed: 1 })),
-            Event::Store(StoreEvent::Registered { generation: 4 }),
+            gpus(vec![gpu(0, Some(0.25), Some(40)), gpu(1, Some(0.75), Some(80))]),
+            Event::Enclave(Reading::ok(Enclaves { running: 1, listed: 1, ..Enclaves::default() })),
+            Event::Store(StoreEvent::Registered { generation: 4, desired: None }),
             Event::Store(StoreEvent::Written { sequence: 9 }),
         ],
     );
@@ -127,13 +133,13 @@ fn what_was_sampled_is_answered() {
 
 #[test]
 fn a_sum_over_some_gpus_is_not_one_over_all() {
-    for (gpus, utilization, free) in [
+    for (listed, utilization, free) in [
         (vec![], None, None),
         (vec![gpu(0, Some(0.5), Some(10)), gpu(1, None, Some(10))], None, Some(180)),
         (vec![gpu(0, Some(0.5), Some(10)), gpu(1, Some(0.5), None)], Some(0.5), None),
     ] {
         let mut state = state(false);
-        state.apply(Event::Gpu(Reading::ok(gpus)), Duration::ZERO);
+        state.apply(gpus(listed), Duration::ZERO);
         let report = state.snapshot(Timestamp(0)).report(1, 1);
         assert_eq!((report.gpu_utilization, report.gpu_memory_free_bytes), (utilization, free));
     }
@@ -189,7 +195,7 @@ fn the_store_is_told_of_in_the_checks() {
     assert!(body["sequence"].is_null());
     assert_eq!(body["lifecycle"], "registering");
 
-    let registered = StoreEvent::Registered { generation: 1 };
+    let registered = StoreEvent::Registered { generation: 1, desired: None };
     let body = answer(&mut state, vec![Event::Store(registered), Event::Store(failed(Some(3)))]);
     assert_eq!((&body["sequence"], &body["lifecycle"]), (&3.into(), &"available".into()));
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::support::{Gauges, ModelServer, Setup, program, until};
+use crate::support::{Engine, Gauges, ModelServer, Setup, program, until};
 
 #[tokio::test]
 async fn a_bare_machine_answers_200_and_says_what_is_missing() {
@@ -114,6 +114,72 @@ async fn enclaves_are_what_nitro_cli_says() {
         assert_eq!(body["checks"]["enclave"]["status"], check, "{answer}");
         assert_eq!(agent.health().await.0, http, "{answer}, required: {required}");
     }
+}
+
+/// What load balancers and monitors read stays as it is.
+#[tokio::test]
+async fn the_brief_answer_is_a_few_fields() {
+    let server = ModelServer::start().await;
+    server.set(Gauges { waiting: 2, running: 3 });
+    let agent = Setup::new().inference(&server).start().await;
+    let detail = agent.health_when("healthy", |_, body| body["status"] == "healthy").await;
+    let response = agent.get("/health").await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let text = response.text().await.unwrap();
+    let seeds = [
+        "\"status\":\"healthy\"",
+        "\"queue_depth\":2",
+        "\"avg_latency_ms\":150.0",
+        "\"model_loaded\":true",
+        "\"enclave_running\":null",
+    ];
+    assert!(text.starts_with(&format!("{{{},", seeds.join(","))), "{text}");
+    let brief: Value = serde_json::from_str(&text).unwrap();
+    let keys: Vec<&String> = brief.as_object().unwrap().keys().collect();
+    let rest = ["checks", "instance", "lifecycle", "reason"];
+    assert!(rest.iter().all(|key| brief.get(key).is_some()), "{keys:?}");
+    assert_eq!(keys.len(), seeds.len() + rest.len(), "{keys:?}");
+    assert_eq!(brief["instance"], detail["instance"]);
+
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let head = http.head(format!("http://{}/health", agent.address)).send().await.unwrap();
+    assert_eq!(head.status(), 200);
+    assert!(head.headers()["content-length"].to_str().unwrap().parse::<usize>().unwrap() > 100);
+
+    assert_eq!(agent.get("/health?").await.status(), 200);
+    for query in ["verbose", "detail=no", "detail&more=1"] {
+        let refused = agent.get(&format!("/health?{query}")).await;
+        assert_eq!(refused.status(), 400, "{query}");
+        let problem: Value = refused.json().await.unwrap();
+        let told = problem["detail"].as_str().unwrap();
+        assert!(told.contains(query) && told.contains("/health?detail"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn ready_is_who_registered_or_cannot() {
+    let (store, server) = (Engine::start().await, ModelServer::start().await);
+    let registered = Setup::new().inference(&server).store(&store).start().await;
+    let alone = Setup::new().inference(&server).start().await;
+    for agent in [&registered, &alone] {
+        until("ready", async || {
+            let response = agent.get("/readyz").await;
+            let code = response.status();
+            let body: Value = response.json().await.unwrap();
+            assert_eq!(body["ready"], code == 200, "{body}");
+            if code == 200 { Ok(()) } else { Err(body.to_string()) }
+        })
+        .await;
+    }
+    server.set(Gauges { waiting: 0, running: 1 });
+    registered.health_when("busy", |_, body| body["running"] == 1).await;
+    registered.signal("TERM").await;
+    registered.health_when("draining", |code, _| code == 503).await;
+    let unready = registered.get("/readyz").await;
+    assert_eq!(unready.status(), 503);
+    let body: Value = unready.json().await.unwrap();
+    assert_eq!(body["reasons"], json!(["draining, healthy: /health answers 503"]));
+    assert_eq!(registered.get("/livez").await.status(), 200);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mrgc_agent::RunError;
+use mrgc_agent::{RunError, supervisor::Supervisor};
 use mrgc_store::Store;
 use tempfile::TempDir;
 use tokio::{
@@ -48,7 +48,7 @@ impl Fleet {
                 Setup::new().store(store).with(&[("MRGC_AGENT__INSTANCE__ID", &id)]).config();
             let listener = TcpListener::bind(ANY_PORT).await.unwrap();
             let mut stopped = stopped.clone();
-            agents.spawn(mrgc_agent::run(listener, config, async move {
+            agents.spawn(mrgc_agent::run(listener, config, Supervisor::absent(), async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             }));
         }

@@ -56,6 +56,8 @@ pub(crate) async fn until<T, F: Future<Output = Result<T, String>>>(
 pub(crate) struct Agent {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
+    /// Its configuration file.
+    pub(crate) config: PathBuf,
     log: PathBuf,
     http: reqwest::Client,
     _folder: TempDir,
@@ -90,6 +92,18 @@ impl Setup {
         self
     }
 
+    /// Nothing says who the instance is.
+    pub(crate) fn without_identity(mut self) -> Self {
+        let names = ["ID", "REGION", "ADDRESS"].map(|key| format!("MRGC_AGENT__INSTANCE__{key}"));
+        self.variables.retain(|(name, _)| !names.contains(name));
+        self
+    }
+
+    /// What must outlive the agent is kept there.
+    pub(crate) fn keeping(self, directory: &Path) -> Self {
+        self.with(&[("MRGC_AGENT__STATE_DIRECTORY", directory.to_str().unwrap())])
+    }
+
     /// A piece of the configuration file.
     pub(crate) fn file(mut self, section: &str) -> Self {
         self.sections.push(section.to_owned());
@@ -102,6 +116,10 @@ impl Setup {
 
     pub(crate) fn store_at(self, address: SocketAddr) -> Self {
         self.with(&[("MRGC_AGENT__STORE__ENDPOINT", &format!("http://{address}"))])
+    }
+
+    pub(crate) fn variables(self) -> Vec<(String, String)> {
+        self.variables
     }
 
     /// The configuration, for an agent within the test's own process.
@@ -149,7 +167,7 @@ impl Setup {
             .parse()
             .unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
-        Agent { child, address, log, http, _folder: folder }
+        Agent { child, address, config, log, http, _folder: folder }
     }
 }
 
@@ -177,9 +195,20 @@ impl Agent {
         self.http.get(format!("http://{}{path}", self.address)).send().await.unwrap()
     }
 
-    /// The code and the body of `/health`.
+    pub(crate) async fn post(&self, path: &str) -> (u16, Value) {
+        let response = self.http.post(format!("http://{}{path}", self.address)).send().await;
+        let response = response.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// Without its leave.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// The code and the body of `/health?detail`.
     pub(crate) async fn health(&self) -> (u16, Value) {
-        let response = self.get("/health").await;
+        let response = self.get("/health?detail").await;
         (response.status().as_u16(), response.json().await.unwrap())
     }
 

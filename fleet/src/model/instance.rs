@@ -1,6 +1,6 @@
 //! An instance, as it registers (slow facts) and as it reports (fast facts).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -177,20 +177,6 @@ impl Report {
     }
 }
 
-/// One GPU, as NVML sees it. What the driver does not answer is `None`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Gpu {
-    pub index: u32,
-    pub uuid: Option<String>,
-    pub name: Option<String>,
-    /// 0 to 1.
-    pub utilization: Option<f64>,
-    pub memory_total_bytes: Option<u64>,
-    pub memory_used_bytes: Option<u64>,
-    pub temperature_celsius: Option<u32>,
-    pub power_watts: Option<f64>,
-}
-
 /// How fit an instance is to serve.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -240,7 +226,8 @@ pub enum EnclaveState {
 /// what is wanted of it if anybody wants anything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
-    pub registration: Registration,
+    /// Shared, so that a new report costs no copy of it.
+    pub registration: Arc<Registration>,
     pub report: Option<Report>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired: Option<Desired>,
@@ -248,8 +235,8 @@ pub struct Standing {
 
 impl Standing {
     /// One of which nobody wants anything in particular.
-    pub fn new(registration: Registration, report: Option<Report>) -> Self {
-        Self { registration, report, desired: None }
+    pub fn new(registration: impl Into<Arc<Registration>>, report: Option<Report>) -> Self {
+        Self { registration: registration.into(), report, desired: None }
     }
 
     /// Where it is in its life, all told: the stricter of what it reports and what is wanted of it. Without
@@ -298,7 +285,8 @@ mod tests {
                 writer_region: "r".into(),
                 stamp: Stamp { epoch: 0, sequence: 1 },
             });
-            let standing = Standing { registration, report: reported.map(report), desired };
+            let standing =
+                Standing { desired, ..Standing::new(registration, reported.map(report)) };
             assert_eq!(standing.lifecycle(), expected, "{reported:?}, {wanted:?}");
         }
     }

@@ -6,9 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Candidate, Level, Snapshot, View, ViewKey};
+use super::{Candidate, Level, PoolViews, Snapshot, View, ViewKey};
 use crate::model::{
-    EnclaveState, Health, InstanceId, Lifecycle, PoolId, Region, RegionId, Standing, Timestamp,
+    EnclaveState, Health, InstanceId, Lifecycle, PoolId, Region, RegionId, Registration, Standing,
+    Timestamp,
 };
 
 /// An instance, with what its reader knows of it.
@@ -101,6 +102,7 @@ impl Builder {
             home: self.home.clone(),
             regions,
             instances: members.into_iter().map(|m| m.standing).collect(),
+            by_pool: PoolViews::of(&self.views, &self.home),
             views: self.views.clone(),
             pools_by_model,
         }
@@ -117,9 +119,12 @@ impl Builder {
                 continue;
             };
             while before.next_if(|made| *made.id() < registration.id).is_some() {}
-            let candidate = match before.next_if(|made| made.is_of(member)) {
-                Some(made) => made.candidate,
-                None => instance(region, member),
+            let candidate = match before.next_if(|made| *made.id() == registration.id) {
+                Some(made) if made.is_of(member) => made.candidate,
+                Some(made) if Arc::ptr_eq(&made.member.standing.registration, registration) => {
+                    reported(made.candidate, member)
+                }
+                _ => reported(registered(region, registration), member),
             };
             let key = ViewKey {
                 level: Level::Instance,
@@ -145,12 +150,8 @@ impl Builder {
     }
 }
 
-fn instance(region: &Region, member: &Member) -> Candidate {
-    let Standing { registration, report, .. } = &*member.standing;
-    // A report of an earlier generation says nothing about this one.
-    let report = report.as_ref().filter(|r| r.generation == registration.generation);
-    let health = report.map_or(Health::Unhealthy, |r| r.health);
-    let running = report.and_then(|r| r.running);
+/// An instance that has not reported.
+fn registered(region: &Region, registration: &Registration) -> Candidate {
     let mut frameworks = region.frameworks.clone();
     frameworks
         .extend(registration.frameworks.iter().filter(|f| !region.frameworks.contains(f)).cloned());
@@ -160,10 +161,42 @@ fn instance(region: &Region, member: &Member) -> Candidate {
         region: region.id.clone(),
         pool: registration.pool.clone(),
         address: registration.address.as_str().into(),
-        ready: is_ready(member),
+        ready: false,
         zone: registration.zone.as_deref().map(Into::into),
         provider: registration.provider.as_deref().or(region.provider.as_deref()).map(Into::into),
         location: region.location,
+        health: Health::Unhealthy,
+        health_score: Health::Unhealthy.score(),
+        queue_depth: None,
+        running: None,
+        avg_latency_ms: None,
+        time_to_first_token_ms: None,
+        utilization: None,
+        slots: registration.slots,
+        rtt_ms: None,
+        gpu_utilization: None,
+        gpu_memory_free_bytes: None,
+        cost_multiplier: Some(region.cost_multiplier),
+        cost_per_hour: registration.cost_per_hour,
+        carbon_intensity: region.carbon_intensity,
+        enclave: EnclaveState::Absent,
+        frameworks: frameworks.into(),
+        models: Arc::default(),
+        instances: 1,
+        healthy_instances: 0,
+    }
+}
+
+/// A candidate of the same registration, with what its instance reports now.
+fn reported(candidate: Candidate, member: &Member) -> Candidate {
+    let Standing { registration, report, .. } = &*member.standing;
+    // A report of an earlier generation says nothing about this one.
+    let report = report.as_ref().filter(|r| r.generation == registration.generation);
+    let health = report.map_or(Health::Unhealthy, |r| r.health);
+    let running = report.and_then(|r| r.running);
+    let models = report.map_or(&[][..], |r| &r.models);
+    Candidate {
+        ready: is_ready(member),
         health,
         health_score: health.score(),
         queue_depth: report.and_then(|r| r.queue_depth).map(f64::from),
@@ -171,18 +204,12 @@ fn instance(region: &Region, member: &Member) -> Candidate {
         avg_latency_ms: report.and_then(|r| r.avg_latency_ms),
         time_to_first_token_ms: report.and_then(|r| r.time_to_first_token_ms),
         utilization: utilization(running, registration.slots),
-        slots: registration.slots,
-        rtt_ms: None,
         gpu_utilization: report.and_then(|r| r.gpu_utilization),
         gpu_memory_free_bytes: report.and_then(|r| r.gpu_memory_free_bytes),
-        cost_multiplier: Some(region.cost_multiplier),
-        cost_per_hour: registration.cost_per_hour,
-        carbon_intensity: region.carbon_intensity,
         enclave: report.map_or(EnclaveState::Absent, |r| r.enclave),
-        frameworks: frameworks.into(),
-        models: report.map_or_else(Default::default, |r| r.models.as_slice().into()),
-        instances: 1,
+        models: if *models == *candidate.models { candidate.models } else { models.into() },
         healthy_instances: u32::from(health == Health::Healthy),
+        ..candidate
     }
 }
 

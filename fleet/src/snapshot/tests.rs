@@ -121,8 +121,7 @@ fn an_instance_has_its_own_facts_and_its_regions() {
         it.cost_per_hour = Some(12.5);
         it.frameworks = names(&["hipaa", "gdpr"]);
     };
-    let one =
-        with(reporting("i-1", "us", measured), |it| slow(&mut it.standing_mut().registration));
+    let one = with(reporting("i-1", "us", measured), |it| slow(it.registration_mut()));
     let elsewhere = registered("i-2", "us", |it| it.provider = Some("metal".to_owned()));
     let snapshot = snapshot(vec![us], vec![one, elsewhere]);
     let candidates = &snapshot.instances_at_home(&pool()).unwrap().candidates;
@@ -179,14 +178,14 @@ fn a_region_is_the_sum_of_its_ready_instances() {
     };
     let slots = |slots, member: Member| {
         with(member, |it| {
-            it.standing_mut().registration.slots = Some(slots);
-            it.standing_mut().registration.cost_per_hour = Some(f64::from(slots));
+            it.registration_mut().slots = Some(slots);
+            it.registration_mut().cost_per_hour = Some(f64::from(slots));
         })
     };
     let degraded = with(reporting("i-2", "us", slow(4, 3, 300.0)), |it| {
         let report = it.standing_mut().report.as_mut().unwrap();
         (report.health, report.enclave) = (Health::Degraded, EnclaveState::Attested);
-        it.standing_mut().registration.frameworks = names(&["gdpr"]);
+        it.registration_mut().frameworks = names(&["gdpr"]);
     });
     let draining = with(reporting("i-3", "us", slow(90, 90, 900.0)), |it| {
         it.standing_mut().report.as_mut().unwrap().lifecycle = Lifecycle::Draining;
@@ -274,7 +273,7 @@ fn utilization_is_running_over_slots_up_to_all() {
         (None, Some(8), None),
     ] {
         let one = with(reporting("i-1", "us", |report| report.running = running), |it| {
-            it.standing_mut().registration.slots = slots;
+            it.registration_mut().slots = slots;
         });
         assert_eq!(alone(one).utilization, expected, "{running:?} of {slots:?}");
     }
@@ -295,7 +294,7 @@ fn round_trips_are_none_at_home_and_unknown_where_unmeasured() {
 fn pools_are_found_by_the_models_they_serve() {
     let serving = |id: &str, region: &str, pool: &str, models: &[&'static str]| {
         with(reporting(id, region, |report| report.models = names(models)), |it| {
-            it.standing_mut().registration.pool = pool.into();
+            it.registration_mut().pool = pool.into();
         })
     };
     let members = vec![
@@ -384,10 +383,9 @@ fn some_members() -> impl Strategy<Value = Vec<Member>> {
             let (region, pool, health, fresh, slots, running) = one;
             with(member(&format!("i-{i:02}"), region), |it| {
                 it.fresh = fresh;
-                let standing = it.standing_mut();
-                standing.registration.pool = pool.into();
-                standing.registration.slots = slots;
-                let report = standing.report.as_mut().unwrap();
+                it.registration_mut().pool = pool.into();
+                it.registration_mut().slots = slots;
+                let report = it.standing_mut().report.as_mut().unwrap();
                 (report.health, report.running) = (health, running);
             })
         });

@@ -54,6 +54,7 @@ fn check_fleet(layers: &mut Layers, config: &Config) {
     if !has_store && !config.regions.iter().any(|r| Some(&r.id) == config.region.as_ref()) {
         layers.reject("region", "is not among `regions`: without a [store], list it there");
     }
+    config.attestation.check(layers, has_store);
     if has_store && !config.instances.is_empty() {
         layers.reject("instances", "are for a router without state; agents register themselves");
     }

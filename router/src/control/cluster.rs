@@ -11,7 +11,7 @@ use mrgc_fleet::model::{
 };
 use mrgc_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::time::timeout;
 
 use super::{Context, api::Answer};
 use crate::problem::Refusal;
@@ -119,24 +119,14 @@ pub(super) async fn summary(
     }
 }
 
-/// The summary, and the distributions behind it, of all regions in parallel.
+/// The summary, and the distributions behind it.
 async fn read(store: &Store, minutes: u32) -> Result<(ClusterHealth, Measured), StoreError> {
-    let health = store.cluster_health_summary(minutes).await?;
-    let mut reads = JoinSet::new();
-    for region in health.regions.keys().cloned() {
-        let store = store.clone();
-        reads.spawn(async move {
-            let metrics = store.region_metrics(&region, minutes).await?;
-            Ok::<_, StoreError>((region, metrics))
-        });
-    }
-    let mut measured = Measured::new();
-    // A panic in a read would have ended the process.
-    while let Some(Ok(read)) = reads.join_next().await {
-        let (region, metrics) = read?;
+    let (mut loads, mut measured) = (BTreeMap::new(), Measured::new());
+    for (region, (load, metrics)) in store.region_loads(minutes).await? {
+        loads.insert(region.clone(), load);
         measured.insert(region, metrics);
     }
-    Ok((health, measured))
+    Ok((ClusterHealth::new(loads), measured))
 }
 
 #[cfg(test)]

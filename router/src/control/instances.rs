@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, api::Answer};
 use crate::{
+    attestation::Verdict,
     flight::{FleetView, Slot},
     problem::Refusal,
 };
@@ -44,12 +45,15 @@ pub(super) struct InstanceStatus {
     in_flight: Option<u32>,
     requests: Option<u64>,
     ejected: Option<bool>,
+    /// What this router verified itself.
+    attestation: Verdict,
 }
 
 impl InstanceStatus {
     fn new(
         standing: &Arc<Standing>,
         known: Option<&Known<'_>>,
+        attestation: Verdict,
         home: &RegionId,
         now_ms: u64,
     ) -> Self {
@@ -60,6 +64,7 @@ impl InstanceStatus {
             in_flight: live.map(|live| live.in_flight),
             requests: here.map(|known| known.slot.sent()),
             ejected: live.map(|live| live.masked),
+            attestation,
             standing: standing.clone(),
         }
     }
@@ -91,7 +96,7 @@ pub(super) async fn list(
     let known: BTreeMap<_, _> = candidates(&fleet).collect();
     let status = |standing: &Arc<Standing>| {
         let known = known.get(standing.registration.id.as_str());
-        InstanceStatus::new(standing, known, home, now_ms)
+        InstanceStatus::new(standing, known, context.attestations.verdict(standing), home, now_ms)
     };
     let all = fleet.snapshot.instances.iter().filter(|standing| wanted.is(standing));
     Json(all.map(status).collect())
@@ -108,5 +113,6 @@ pub(super) async fn one(
     };
     let known = candidates(&fleet).find(|(name, _)| *name == id).map(|(_, known)| known);
     let (home, now_ms) = (&fleet.snapshot.home, context.clock.now_ms());
-    Ok(Json(InstanceStatus::new(standing, known.as_ref(), home, now_ms)))
+    let verdict = context.attestations.verdict(standing);
+    Ok(Json(InstanceStatus::new(standing, known.as_ref(), verdict, home, now_ms)))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mrgc_fleet::snapshot::Level;
+use mrgc_fleet::{model::EnclaveState, snapshot::Level};
 use mrgc_store::ReadingFrom;
 
 use super::Context;
@@ -54,8 +54,22 @@ pub(super) fn text(context: &Context) -> String {
     requests(&mut text, context);
     policies(&mut text, context);
     fleet(&mut text, context);
+    attestation(&mut text, context);
     store(&mut text, context);
     text.0
+}
+
+fn attestation(text: &mut Exposition, context: &Context) {
+    let counts = context.attestations.counts();
+    let name = "mrgc_router_attestations_total";
+    let mut family = text.family(name, "counter", "Enclaves asked for a document, by outcome.");
+    for (outcome, value) in [
+        ("attested", counts.attested),
+        ("refused", counts.refused),
+        ("unanswered", counts.unanswered),
+    ] {
+        family.sample(&[("outcome", outcome)], value as f64);
+    }
 }
 
 /// Whether the shared state can be read, from where, and what its calls came to.
@@ -192,7 +206,7 @@ fn fleet(text: &mut Exposition, context: &Context) {
         .filter(|(candidate, _)| candidate.region == fleet.snapshot.home)
         .collect();
     type Value<'a> = &'a dyn Fn(usize) -> f64;
-    let families: [(&str, &str, &str, Value<'_>); 4] = [
+    let families: [(&str, &str, &str, Value<'_>); 5] = [
         ("mrgc_instance_ready", "gauge", "1 while the state says it takes requests.", &|i| {
             f64::from(u8::from(instances[i].0.ready))
         }),
@@ -202,6 +216,9 @@ fn fleet(text: &mut Exposition, context: &Context) {
             "1 while this router's own evidence keeps it out.",
             &|i| f64::from(u8::from(instances[i].1.live(now_ms).masked)),
         ),
+        ("mrgc_instance_attested", "gauge", "1 while its enclave is verified.", &|i| {
+            f64::from(u8::from(instances[i].0.enclave == EnclaveState::Attested))
+        }),
         ("mrgc_instance_in_flight", "gauge", "Requests of this router under way there.", &|i| {
             f64::from(instances[i].1.live(now_ms).in_flight)
         }),

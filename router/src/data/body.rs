@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    convert::Infallible,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -11,15 +10,15 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::{
     alarm::{self, Alarm},
+    client::ClientBody,
     exchange::Exchange,
 };
 use crate::{config::Limits, problem::Refusal};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub(super) enum RequestBody {
 /// The rest of a long body, within its bounds.
 #[derive(Debug)]
 pub(super) struct Limited {
-    body: Incoming,
+    body: ClientBody,
     /// Bytes that may still come.
     left: u64,
     idle: Idle,
@@ -44,6 +43,12 @@ pub(super) struct Limited {
 
 /// Set when a body on its way turns out wrong: it is the client's fault, not the upstream's.
 pub(super) type BodyFault = Rc<RefCell<Option<Refusal>>>;
+
+impl RequestBody {
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
 
 impl Body for RequestBody {
     type Data = Bytes;
@@ -87,7 +92,7 @@ impl Body for RequestBody {
 }
 
 impl Limited {
-    pub fn new(body: Incoming, left: u64, limits: &Limits, fault: BodyFault) -> Self {
+    pub fn new(body: ClientBody, left: u64, limits: &Limits, fault: BodyFault) -> Self {
         let (limit, idle_ms) = (limits.body_bytes, limits.idle_timeout_ms);
         let idle = Idle::new(Duration::from_millis(idle_ms));
         Self { body, left, idle, limit, idle_ms, fault }
@@ -128,17 +133,16 @@ impl Limited {
 pub(super) enum ResponseBody {
     Ours(Option<Bytes>),
     Upstream {
-        body: Incoming,
-        idle: Idle,
         exchange: Exchange,
+        idle: Idle,
         /// How it broke off: told at the next poll, so that what came before is sent first.
         broken: Option<BoxError>,
     },
 }
 
 impl ResponseBody {
-    pub fn upstream(body: Incoming, idle: Idle, exchange: Exchange) -> Self {
-        Self::Upstream { body, idle, exchange, broken: None }
+    pub fn upstream(exchange: Exchange, idle: Idle) -> Self {
+        Self::Upstream { exchange, idle, broken: None }
     }
 }
 
@@ -156,41 +160,30 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (body, idle, exchange, broken) = match self.get_mut() {
+        let (exchange, idle, broken) = match self.get_mut() {
             Self::Ours(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Self::Upstream { body, idle, exchange, broken } => (body, idle, exchange, broken),
+            Self::Upstream { exchange, idle, broken } => (exchange, idle, broken),
         };
         if let Some(error) = broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let mut frame = Pin::new(&mut *body).poll_frame(cx);
-        if frame.is_pending() {
-            exchange.drive(cx);
-            frame = Pin::new(&mut *body).poll_frame(cx);
-        }
-        match frame {
+        match exchange.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 idle.moved();
-                if body.is_end_stream() {
-                    exchange.completed();
-                }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(e))) => {
-                exchange.broken(&e);
-                *broken = Some(e.into());
+            Poll::Ready(Some(Err(error))) => {
+                exchange.broken(&error);
+                *broken = Some(error.into());
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Poll::Ready(None) => {
-                exchange.completed();
-                Poll::Ready(None)
-            }
+            Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 ready!(idle.poll_expired(cx));
-                let e = "the upstream stopped sending its response";
-                exchange.broken(&e);
-                Poll::Ready(Some(Err(e.into())))
+                let error = "the upstream stopped sending its response";
+                exchange.broken(&error);
+                Poll::Ready(Some(Err(error.into())))
             }
         }
     }
@@ -198,14 +191,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Ours(bytes) => bytes.is_none(),
-            Self::Upstream { body, .. } => body.is_end_stream(),
+            Self::Upstream { exchange, .. } => exchange.has_completed(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Ours(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Upstream { body, .. } => body.size_hint(),
+            Self::Upstream { exchange, .. } => exchange.size_hint(),
         }
     }
 }
@@ -240,6 +233,3 @@ impl Idle {
         }
     }
 }
-
-/// Nothing can go wrong in a service: what goes wrong is a response.
-pub(super) type Never = Infallible;

@@ -1,16 +1,27 @@
 //! One exchange with an upstream: what it holds, and how it can end.
 
-use std::{rc::Rc, sync::Arc, task::Context};
+use std::{
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
-use super::{meter::Measurement, shard::Shard, stats::Stats, upstream::Connection};
-use crate::flight::InFlight;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::{
+    meter::Measurement,
+    shard::{InFlight, Shard},
+    stats::Stats,
+    upstream::Connection,
+    wire::WireError,
+};
 
 /// Held until the response's body has ended.
 #[derive(Debug)]
 pub(super) struct Exchange {
     shard: Rc<Shard>,
-    address: Arc<str>,
-    connection: Option<Connection>,
+    /// `None` once it brought the whole response.
+    connection: Option<Box<Connection>>,
     /// How long it takes is measured up to its end; only of one that may end well.
     measurement: Option<Measurement>,
     done: bool,
@@ -18,15 +29,9 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(
-        shard: Rc<Shard>,
-        address: Arc<str>,
-        connection: Connection,
-        in_flight: InFlight,
-    ) -> Self {
+    pub fn new(shard: Rc<Shard>, connection: Box<Connection>, in_flight: InFlight) -> Self {
         Self {
             shard,
-            address,
             connection: Some(connection),
             measurement: None,
             done: false,
@@ -39,29 +44,54 @@ impl Exchange {
         self.measurement = measurement;
     }
 
-    /// Lets the connection bring more of the body.
-    pub fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(connection) = &mut self.connection {
-            connection.drive(cx);
-        }
+    /// The next part of its response's body.
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        let frame = ready!(connection.poll_frame(cx));
+        self.complete_if_ended();
+        Poll::Ready(frame)
     }
 
-    /// The body has ended: the connection can carry another request.
-    pub fn completed(&mut self) {
+    /// Once the body has ended, the connection can carry another request.
+    fn complete_if_ended(&mut self) {
+        let Some(connection) = self.connection.take_if(|connection| connection.has_ended()) else {
+            return;
+        };
         self.done = true;
         if let Some(measurement) = self.measurement.take() {
             self.shard.meter.completed(measurement);
         }
-        if let Some(connection) = self.connection.take() {
-            let most = self.shard.config().limits.idle_connections;
-            self.shard.idle.borrow_mut().keep(&self.address, connection, most);
+        let most = self.shard.config().limits.idle_connections;
+        self.shard.idle.borrow_mut().keep(connection, most);
+    }
+
+    /// The rest of the body, where all of it was read already.
+    pub fn take_rest(&mut self) -> Option<Bytes> {
+        let rest = self.connection.as_mut()?.take_rest()?;
+        self.complete_if_ended();
+        Some(rest)
+    }
+
+    pub fn has_completed(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    /// How much of the body is still to come.
+    pub fn size_hint(&self) -> SizeHint {
+        match &self.connection {
+            Some(connection) => connection.size_hint(),
+            None => SizeHint::with_exact(0),
         }
     }
 
     /// The upstream broke off in the middle: the client has seen part of it, so nobody else is tried.
     pub fn broken(&mut self, error: &dyn std::fmt::Display) {
         self.done = true;
-        tracing::info!(address = &*self.address, "response broke off: {error}");
+        let address = self.connection.as_ref().map(|connection| &**connection.address());
+        tracing::info!(address, "response broke off: {error}");
     }
 
     /// The response is not passed on: whoever waits for one gets another.

@@ -5,6 +5,7 @@ use mrgc_fleet::model::{RegionId, Request};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::decision::DecisionId;
 use crate::problem::Refusal;
 
 const KEY: HeaderName = HeaderName::from_static("x-mrgc-peer-key");
@@ -21,7 +22,7 @@ pub(super) struct Hop {
     pub deadline_ms: u64,
     /// Regions that were tried, the sender's among them: none of them is tried again.
     pub regions_tried: Vec<RegionId>,
-    pub decision: String,
+    pub decision: DecisionId,
 }
 
 impl Hop {

@@ -1,16 +1,12 @@
 //! A request's way, from its first byte to the end of its response.
 
 use std::{
+    future::poll_fn,
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
-};
-use http_body::Body;
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use mrgc_fleet::{
     guard,
     model::{PoolId, RegionId},
@@ -20,16 +16,19 @@ use mrgc_fleet::{
 
 use super::{
     alarm,
-    body::{Idle, Never, RequestBody, ResponseBody},
+    body::{Idle, ResponseBody},
+    client::ClientBody,
+    decision::DecisionId,
     exchange::Exchange,
     hop::Hop,
     receive::{self, Received},
-    shard::{Choice, Shard},
+    shard::{Choice, Fleet, InFlight, Place, Shard},
     stats::Stats,
     upstream::{self, Connection, SendError},
+    wire::WireError,
 };
 use crate::{
-    flight::{InFlight, Slot},
+    flight::label,
     problem::{Failure, NO_CAPACITY, Refusal},
 };
 
@@ -42,11 +41,11 @@ const POLICIES: HeaderName = HeaderName::from_static("x-mrgc-policies");
 /// Serves one request. What goes wrong is a response, too.
 pub(super) async fn serve(
     shard: Rc<Shard>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Never> {
+    request: Request<ClientBody>,
+) -> Response<ResponseBody> {
     let started = alarm::request();
     if request.method() == Method::GET && request.uri().path() == "/health" {
-        return Ok(shard.common.health.response().map(ResponseBody::from));
+        return shard.common.health.response().map(ResponseBody::from);
     }
     Stats::count(&shard.stats.requests);
     let mut client = Client { stats: &shard.stats, answered: false };
@@ -59,7 +58,7 @@ pub(super) async fn serve(
         Err(refusal) => (Err(refusal), shard.next_decision()),
     };
     client.answered = true;
-    Ok(finish(&shard, answer, decision, started))
+    finish(&shard, answer, decision, started)
 }
 
 /// A client that waits for its answer's head. Dropped before that, it went away.
@@ -80,14 +79,14 @@ impl Drop for Client<'_> {
 fn finish(
     shard: &Shard,
     answer: Result<Response<ResponseBody>, Refusal>,
-    decision: String,
+    decision: DecisionId,
     started: Instant,
 ) -> Response<ResponseBody> {
     let mut response = answer.unwrap_or_else(|refusal| {
-        tracing::debug!(decision, kind = refusal.kind(), "refused: {refusal}");
+        tracing::debug!(%decision, kind = refusal.kind(), "refused: {refusal}");
         refusal.response().map(ResponseBody::from)
     });
-    if let Ok(decision) = HeaderValue::from_maybe_shared(bytes::Bytes::from(decision)) {
+    if let Some(decision) = decision.header() {
         response.headers_mut().insert(DECISION, decision);
     }
     shard.stats.answered(response.status(), started.elapsed().as_micros() as u64);
@@ -98,7 +97,7 @@ fn finish(
 struct Journey<'a> {
     shard: &'a Rc<Shard>,
     received: Received,
-    decision: String,
+    decision: DecisionId,
     started: Instant,
     deadline: Instant,
     deadline_ms: u64,
@@ -126,7 +125,7 @@ impl<'a> Journey<'a> {
         let most = route.attempts.unwrap_or(limits.attempts);
         Self {
             shard,
-            decision: hop.map_or_else(|| shard.next_decision(), |h| h.decision.clone()),
+            decision: hop.map_or_else(|| shard.next_decision(), |h| h.decision),
             started,
             deadline: started + Duration::from_millis(deadline_ms),
             deadline_ms,
@@ -143,11 +142,14 @@ impl<'a> Journey<'a> {
         if self.regions_tried.contains(self.home()) {
             return Err(Refusal::Loop);
         }
-        for pool in receive::pools(self.shard, &self.received)? {
+        let (shard, fleet) = (self.shard, self.shard.fleet());
+        let route = &shard.table().routes[self.received.route];
+        let model = self.received.facts.model.as_deref();
+        for pool in receive::pools(route, model, &fleet.snapshot)? {
             let step = match self.received.hop {
                 // Whoever forwarded it to us chose this region, and goes on to the next one by itself.
-                Some(_) => self.try_instances(&pool).await,
-                None => self.try_regions(&pool).await,
+                Some(_) => self.try_instances(pool).await,
+                None => self.try_regions(pool).await,
             };
             if let Some(response) = step {
                 return Ok(response);
@@ -161,42 +163,46 @@ impl<'a> Journey<'a> {
 
     /// Regions that have the pool, best first.
     async fn try_regions(&mut self, pool: &PoolId) -> Step {
-        let choice = match self.decide(Level::Region, pool) {
+        let fleet = self.shard.fleet();
+        let choice = match self.decide(&fleet, Level::Region, pool) {
             Ok(choice) => choice,
             Err(reason) => return self.no_route(reason),
         };
-        for (region, slot) in choice.places() {
-            let step = if region.region == *self.home() {
+        for place in choice.places() {
+            let region = &place.candidate.region;
+            let step = if region == self.home() {
                 self.try_instances(pool).await
             } else {
                 // Boxed, for it is rare: its room is then not every request's.
-                Box::pin(self.try_peer(&region.region, &region.address, slot)).await
+                Box::pin(self.try_peer(place)).await
             };
             if step.is_some() || self.is_spent() {
                 return step;
             }
-            self.regions_tried.push(region.region.clone());
+            self.regions_tried.push(region.clone());
         }
         None
     }
 
     /// Instances of the pool in this region, best first.
     async fn try_instances(&mut self, pool: &PoolId) -> Step {
-        let choice = match self.decide(Level::Instance, pool) {
+        let fleet = self.shard.fleet();
+        let choice = match self.decide(&fleet, Level::Instance, pool) {
             Ok(choice) => choice,
             Err(reason) => return self.no_route(reason),
         };
-        for (instance, slot) in choice.places() {
-            match self.attempt(&instance.address, slot, &HeaderMap::new()).await {
+        for place in choice.places() {
+            let instance = place.candidate;
+            match self.attempt(&instance.address, place, &HeaderMap::new()).await {
                 Some((mut response, mut exchange)) => {
                     receive::forget_ours(response.headers_mut());
                     if self.is_worth_retrying(response.status(), &instance.id) {
                         exchange.discard();
                         continue;
                     }
-                    self.mark(response.headers_mut(), slot, &choice.label);
+                    self.mark(response.headers_mut(), &instance.id, &choice.label);
                     let (meter, status) = (&self.shard.meter, response.status());
-                    exchange.measure(meter.answered(choice.view(), self.started, status));
+                    exchange.measure(meter.answered(choice.view, self.started, status));
                     return Some(self.pass_on(response, exchange));
                 }
                 None if self.is_spent() => return None,
@@ -206,13 +212,19 @@ impl<'a> Journey<'a> {
         None
     }
 
-    fn decide(&self, level: Level, pool: &PoolId) -> Result<Choice, NoRoute> {
+    fn decide<'f>(
+        &self,
+        fleet: &'f Fleet,
+        level: Level,
+        pool: &PoolId,
+    ) -> Result<Choice<'f>, NoRoute> {
         let attempts = match level {
             Level::Region => MAX_ATTEMPTS,
             Level::Instance => self.attempts_left,
         };
         let (route, facts) = (self.received.route, &self.received.facts);
-        self.shard.decide(route, level, pool, facts, attempts).unwrap_or(Err(NoRoute::NoneReady))
+        let decided = self.shard.decide(fleet, route, level, pool, facts, attempts);
+        decided.unwrap_or(Err(NoRoute::NoneReady))
     }
 
     fn home(&self) -> &RegionId {
@@ -220,11 +232,12 @@ impl<'a> Journey<'a> {
     }
 
     /// Another region, through its router.
-    async fn try_peer(&mut self, region: &RegionId, endpoint: &str, slot: &Arc<Slot>) -> Step {
+    async fn try_peer(&mut self, place: Place<'_>) -> Step {
+        let (region, endpoint) = (&place.candidate.region, &place.candidate.address);
         let Some(key) = self.shard.config().peers.key.clone() else {
             return self.failed(format!("{region} cannot be reached: no [peers] key is set"));
         };
-        let Some(address) = address_of(endpoint) else {
+        let Some(address) = upstream::address_of(endpoint) else {
             return self.failed(format!("{region}: `{endpoint}` is not an http:// URL"));
         };
         let mut regions_tried = self.regions_tried.clone();
@@ -235,14 +248,14 @@ impl<'a> Journey<'a> {
             attempts_left: self.attempts_left,
             deadline_ms: self.deadline_ms.min(self.left().as_millis() as u64),
             regions_tried,
-            decision: self.decision.clone(),
+            decision: self.decision,
         };
         let mut headers = HeaderMap::new();
         if !hop.write(&mut headers, &key) {
             return self.failed(format!("{region}: the request's facts do not fit in a header"));
         }
         Stats::count(&self.shard.stats.forwarded_to_peers);
-        let (mut response, mut exchange) = self.attempt(&address, slot, &headers).await?;
+        let (mut response, mut exchange) = self.attempt(&address, place, &headers).await?;
         let status = response.status();
         let headers = response.headers_mut();
         if headers.contains_key(NO_CAPACITY) {
@@ -267,11 +280,14 @@ impl<'a> Journey<'a> {
     /// One attempt, with headers added: counted in flight from here to the end of its response's body.
     async fn attempt(
         &mut self,
-        address: &Arc<str>,
-        slot: &Arc<Slot>,
+        address: &str,
+        place: Place<'_>,
         added: &HeaderMap,
-    ) -> Option<(Response<Incoming>, Exchange)> {
-        let mut request = Some(self.outgoing(added)?);
+    ) -> Option<(Response<()>, Exchange)> {
+        if self.received.body.is_gone() {
+            self.attempts_left = 0;
+            return None;
+        }
         if self.attempts > 0 {
             Stats::count(&self.shard.stats.retries);
         }
@@ -280,12 +296,11 @@ impl<'a> Journey<'a> {
         let facts = &self.received.facts;
         let tokens =
             u64::from(facts.prompt_tokens.unwrap_or(0)) + u64::from(facts.max_tokens.unwrap_or(0));
-        let in_flight = InFlight::new(slot, tokens);
-        match self.send(address, &mut request, added).await {
+        let in_flight = InFlight::new(place, tokens);
+        match self.send(address, added).await {
             Ok((response, connection)) => {
-                slot.forgive();
-                let (shard, address) = (self.shard.clone(), address.clone());
-                Some((response, Exchange::new(shard, address, connection, in_flight)))
+                place.slot.forgive();
+                Some((response, Exchange::new(self.shard.clone(), connection, in_flight)))
             }
             Err(error) => {
                 let how = match error {
@@ -293,69 +308,46 @@ impl<'a> Journey<'a> {
                     _ => Failure::Broken,
                 };
                 self.last = Some((how, error.to_string()));
-                tracing::info!(decision = self.decision, "attempt failed: {error}");
+                tracing::info!(decision = %self.decision, "attempt failed: {error}");
                 if let SendError::Connect { .. } = error {
                     Stats::count(&self.shard.stats.connect_failures);
                     Stats::count(&self.shard.stats.ejections);
-                    slot.eject(self.shard.common.clock.now_ms());
-                }
-                if let Some(unsent) = request {
-                    self.received.body.unsent(unsent.into_body());
+                    place.slot.eject(self.shard.common.clock.now_ms());
                 }
                 None
             }
         }
     }
 
-    /// Sends a request over a kept connection or a new one. A server may close a kept one in the moment it
-    /// is used, which says nothing of the server: the request is then sent again over a new connection. One
-    /// that cannot be sent again is not risked on a kept one.
+    /// Sends the request over a kept connection or a new one, and waits for the head of its response. A
+    /// server may close a kept one in the moment it is used, which says nothing of the server: the request
+    /// is then sent again over a new one. One that cannot be sent again is not risked on a kept one.
     async fn send(
         &mut self,
-        address: &Arc<str>,
-        request: &mut Option<Request<RequestBody>>,
+        address: &str,
         added: &HeaderMap,
-    ) -> Result<(Response<Incoming>, Connection), SendError> {
+    ) -> Result<(Response<()>, Box<Connection>), SendError> {
         let (idle, limits) = (&self.shard.idle, &self.shard.config().limits);
         let first_byte = Duration::from_millis(limits.first_byte_timeout_ms);
-        let connect = limits.connect_timeout();
         let mut kept = self.received.body.is_kept();
         loop {
-            let answer = first_byte.min(self.left());
-            let sent = upstream::send(idle, address, request, connect, answer, kept).await;
-            match sent {
-                Err(SendError::Reset { kept: true, .. }) => {}
-                sent => return sent,
+            let timeout = limits.connect_timeout();
+            let (mut connection, was_kept) =
+                upstream::connection(idle, address, timeout, kept).await?;
+            connection.begin(&self.received.head, added, self.received.body.send());
+            let limit = first_byte.min(self.left());
+            let head = poll_fn(|cx| connection.poll_head(cx));
+            let address = || address.to_owned();
+            match alarm::within(limit, head).await {
+                Some(Ok(response)) => return Ok((response, connection)),
+                Some(Err(WireError::Closed | WireError::Io(_))) if was_kept => kept = false,
+                Some(Err(error)) => return Err(SendError::Broken { address: address(), error }),
+                None => {
+                    let ms = limit.as_millis() as u64;
+                    return Err(SendError::Timeout { address: address(), ms });
+                }
             }
-            match self.outgoing(added) {
-                Some(again) => (*request, kept) = (Some(again), false),
-                None => return sent,
-            }
         }
-    }
-
-    /// The request as it goes out, with headers added, if its body can still be sent.
-    fn outgoing(&mut self, added: &HeaderMap) -> Option<Request<RequestBody>> {
-        let Some(body) = self.received.body.send() else {
-            self.attempts_left = 0;
-            return None;
-        };
-        let head = &self.received.head;
-        let mut request = Request::new(body);
-        *request.method_mut() = head.method.clone();
-        *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = head.headers.clone();
-        if !added.is_empty() {
-            request.headers_mut().extend(added.clone());
-        }
-        *request.uri_mut() = origin_form(&head.uri);
-        if let Some(authority) = head.uri.authority()
-            && !head.headers.contains_key(header::HOST)
-        {
-            let host = HeaderValue::from_str(authority.as_str()).ok()?;
-            request.headers_mut().insert(header::HOST, host);
-        }
-        Some(request)
     }
 
     /// An instance that is itself behind a failing gateway, or sheds load, is not the last word while
@@ -373,19 +365,19 @@ impl<'a> Journey<'a> {
 
     fn pass_on(
         &self,
-        mut response: Response<Incoming>,
+        mut response: Response<()>,
         mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         receive::forget_hop_headers(response.headers_mut());
-        if response.body().is_end_stream() {
-            exchange.completed();
+        if let Some(whole) = exchange.take_rest() {
+            return response.map(|()| ResponseBody::from(whole));
         }
         let idle = Duration::from_millis(self.shard.config().limits.idle_timeout_ms);
-        response.map(|body| ResponseBody::upstream(body, Idle::new(idle), exchange))
+        response.map(|()| ResponseBody::upstream(exchange, Idle::new(idle)))
     }
 
-    fn mark(&self, headers: &mut HeaderMap, slot: &Slot, policies: &HeaderValue) {
-        headers.insert(INSTANCE, slot.label().clone());
+    fn mark(&self, headers: &mut HeaderMap, instance: &str, policies: &HeaderValue) {
+        headers.insert(INSTANCE, label(instance));
         headers.insert(REGION, self.shard.common.home_label.clone());
         headers.insert(ATTEMPTS, self.attempts.into());
         headers.insert(POLICIES, policies.clone());
@@ -434,22 +426,4 @@ impl<'a> Journey<'a> {
 
 fn describe(needs: &mrgc_fleet::model::Needs) -> String {
     serde_json::to_string(needs).unwrap_or_default()
-}
-
-/// `host:port` of an `http://` URL.
-fn address_of(endpoint: &str) -> Option<Arc<str>> {
-    let uri: Uri = endpoint.parse().ok()?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"))?;
-    match authority.port_u16() {
-        Some(_) => Some(authority.as_str().into()),
-        None => Some(format!("{}:80", authority.host()).into()),
-    }
-}
-
-/// What an origin server gets: path and query.
-fn origin_form(uri: &Uri) -> Uri {
-    if uri.authority().is_none() {
-        return uri.clone();
-    }
-    uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| path.clone().into())
 }

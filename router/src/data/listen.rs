@@ -1,29 +1,25 @@
 //! Starting the data threads, and the life of their connections.
 
 use std::{
-    future::Future,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     pin::pin,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use hyper::service::service_fn;
-use hyper_util::{rt::TokioIo, server::conn::auto};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{mpsc, watch},
     task::LocalSet,
     time::sleep,
 };
 
 use super::{
-    alarm::{self, Alarm, HyperTimer},
-    journey,
+    alarm, client,
     meter::Batch,
     shard::{Common, Shard},
     stats::{Stats, Totals},
@@ -37,11 +33,7 @@ use crate::{
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// How long a client may take to send a request's head, also on a kept connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// Longer than any connection.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// After a failed accept (no file descriptors left, say), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -56,6 +48,11 @@ pub struct Threads {
 impl Threads {
     pub fn totals(&self) -> Totals {
         Stats::total(self.stats.iter().map(Arc::as_ref))
+    }
+
+    /// How often each thread turned. It does so many times in a second, busy or not.
+    pub fn turns(&self) -> Vec<u64> {
+        self.stats.iter().map(|stats| stats.turns.load(Relaxed)).collect()
     }
 
     /// Waits until every connection has ended or the drain deadline has passed.
@@ -158,6 +155,7 @@ async fn run(
             Some(deck) = decks.recv() => shard.take(deck),
             () = &mut tick => {
                 tick.set(sleep(alarm::tick()));
+                Stats::count(&shard.stats.turns);
                 shard.meter.tick(alarm::now());
             }
             _ = sweep.tick() => shard.idle.borrow_mut().sweep(),
@@ -166,7 +164,7 @@ async fn run(
                 Ok((stream, _)) => {
                     Stats::count(&shard.stats.connections);
                     let open = open.clone();
-                    let connection = connection(shard.clone(), stream);
+                    let connection = client::serve(shard.clone(), stream);
                     tokio::task::spawn_local(async move {
                         connection.await;
                         drop(open);
@@ -195,56 +193,6 @@ async fn run(
         );
     }
     shard.meter.hand_over();
-}
-
-/// One client's connection, HTTP/1.1 or HTTP/2 with prior knowledge.
-async fn connection(shard: Rc<Shard>, stream: TcpStream) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let head_bytes = shard.config().limits.head_bytes;
-    let stopping = shard.stopping.clone();
-    let mut server = auto::Builder::new(LocalExecutor);
-    server
-        .http1()
-        .timer(HyperTimer)
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(head_bytes)
-        // Heads and bodies are short: one copy costs less than a vectored write.
-        .writev(false)
-        .http2()
-        .timer(HyperTimer)
-        .keep_alive_interval(HEAD_TIMEOUT)
-        .max_header_list_size(head_bytes as u32)
-        .max_concurrent_streams(1024);
-    let service = service_fn(move |request| journey::serve(shard.clone(), request));
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    // Armed while it lives, to be rung when the thread stops: cheaper than to ask at every wake-up.
-    let mut bell = Alarm::at(alarm::now() + FOREVER);
-    let mut told = false;
-    let ended = std::future::poll_fn(|cx| {
-        if !told && stopping.get() {
-            told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        if !told {
-            bell.arm(cx.waker());
-        }
-        connection.as_mut().poll(cx)
-    });
-    if let Err(e) = ended.await {
-        tracing::debug!("a client's connection ended: {e}");
-    }
-}
-
-/// HTTP/2 streams are tasks of this thread, too.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
 }
 
 fn tenants(config: &Config) -> std::collections::HashMap<[u8; 32], usize> {

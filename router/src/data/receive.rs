@@ -1,23 +1,26 @@
 //! Taking a request in: its body within bounds, its facts, its route, and what it needs.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use mrgc_fleet::model::{self, PoolId};
+use mrgc_fleet::{
+    model::{self, PoolId},
+    snapshot::Snapshot,
+};
 use sha2::{Digest, Sha256};
 
 use super::{
     alarm,
     body::{BodyFault, Limited, RequestBody},
+    client::ClientBody,
     facts,
     hop::Hop,
     shard::Shard,
 };
-use crate::problem::Refusal;
+use crate::{config::Route, problem::Refusal};
 
 /// A request, understood.
 #[derive(Debug)]
@@ -41,26 +44,22 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    /// The body to send, if it can be (again).
-    pub fn send(&mut self) -> Option<RequestBody> {
+    /// The body to send; nothing where it is gone.
+    pub fn send(&mut self) -> RequestBody {
         match self {
-            Self::Whole(bytes) => {
-                Some(RequestBody::Whole(Some(bytes.clone()).filter(|bytes| !bytes.is_empty())))
-            }
-            Self::Streamed { body, .. } => body.take(),
+            Self::Whole(bytes) => RequestBody::whole(bytes.clone()),
+            Self::Streamed { body, .. } => body.take().unwrap_or(RequestBody::Whole(None)),
         }
+    }
+
+    /// Whether it was sent and cannot be sent again.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Streamed { body: None, .. })
     }
 
     /// Whether it can be sent more than once.
     pub fn is_kept(&self) -> bool {
         matches!(self, Self::Whole(_))
-    }
-
-    /// A body that came back unsent.
-    pub fn unsent(&mut self, body: RequestBody) {
-        if let Self::Streamed { body: gone, .. } = self {
-            *gone = Some(body);
-        }
     }
 
     /// What the client did wrong while its body was on its way.
@@ -74,7 +73,7 @@ impl Kept {
 
 pub(super) async fn receive(
     shard: &Shard,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Received, Refusal> {
     let (mut head, body) = request.into_parts();
     let says_more = has_ours(&head.headers);
@@ -109,7 +108,7 @@ pub(super) async fn receive(
 }
 
 /// Reads the body up to the bound within which it can be kept.
-async fn keep(shard: &Shard, mut body: Incoming) -> Result<Kept, Refusal> {
+async fn keep(shard: &Shard, mut body: ClientBody) -> Result<Kept, Refusal> {
     let limits = &shard.config().limits;
     let too_large = || Refusal::BodyTooLarge { limit: limits.body_bytes };
     if body.is_end_stream() {
@@ -194,29 +193,32 @@ fn find_route(
 }
 
 /// The pools to try, in order: the route's own or those that serve the model, then the fallback.
-pub(super) fn pools(shard: &Shard, received: &Received) -> Result<Vec<PoolId>, Refusal> {
-    let route = &shard.table().routes[received.route];
-    let fleet = shard.fleet();
-    let mut pools = match (&route.pool, &received.facts.model) {
-        (Some(pool), _) => vec![pool.clone()],
+pub(super) fn pools<'a>(
+    route: &'a Route,
+    model: Option<&str>,
+    snapshot: &'a Snapshot,
+) -> Result<impl Iterator<Item = &'a PoolId> + use<'a>, Refusal> {
+    let pools = match (&route.pool, model) {
+        (Some(pool), _) => slice::from_ref(pool),
         (None, Some(model)) => {
-            let serving = fleet.snapshot.pools_serving(model);
+            let serving = snapshot.pools_serving(model);
             if serving.is_empty() && route.fallback.is_none() {
-                return Err(Refusal::UnknownModel { model: model.clone() });
+                return Err(Refusal::UnknownModel { model: model.to_owned() });
             }
-            serving.to_vec()
+            serving
         }
         (None, None) => {
-            let all: Vec<_> = fleet.snapshot.pools().cloned().collect();
-            if all.len() > 1 {
-                let names: Vec<_> = all.iter().map(PoolId::as_str).collect();
+            let mut all = snapshot.pools();
+            let only = all.next().map_or(&[][..], slice::from_ref);
+            if all.next().is_some() {
+                let names: Vec<_> = snapshot.pools().map(PoolId::as_str).collect();
                 return Err(Refusal::NoModel { pools: names.join(", ") });
             }
-            all
+            only
         }
     };
-    pools.extend(route.fallback.clone().filter(|pool| !pools.contains(pool)));
-    Ok(pools)
+    let fallback = route.fallback.iter().filter(|pool| !pools.contains(pool));
+    Ok(pools.iter().chain(fallback))
 }
 
 /// Removes what is between this hop and the last one, or between client and router.

@@ -17,13 +17,14 @@ use tokio::sync::mpsc;
 
 use super::{
     alarm,
+    decision::DecisionId,
     meter::{Batch, Meter},
     stats::Stats,
     upstream,
 };
 use crate::{
     config::Config,
-    flight::{Clock, FleetView, Slot},
+    flight::{Clock, FleetView, Slot, label},
     health::HealthBoard,
     policies::{Deck, Handle, RouteTable, translate::Moment},
 };
@@ -46,29 +47,70 @@ pub(super) struct Common {
     pub measurements: Option<mpsc::Sender<Batch>>,
 }
 
-/// A decision, with the fleet on which it was made.
+/// The fleet as a data thread sees it: counted on that thread alone, for an atomic count that all threads
+/// write is a cache line that all wait for.
+pub(super) type Fleet = Rc<Arc<FleetView>>;
+
+/// A decision.
 #[derive(Debug)]
-pub(super) struct Choice {
-    fleet: Arc<FleetView>,
-    view: Arc<View>,
+pub(super) struct Choice<'a> {
+    fleet: &'a Fleet,
+    /// What it was chosen from.
+    pub view: &'a View,
     order: Attempts,
     /// The versions that made it, for the response's header.
     pub label: HeaderValue,
 }
 
-impl Choice {
-    /// What it was chosen from.
-    pub fn view(&self) -> &View {
-        &self.view
-    }
+/// A candidate to try.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    fleet: &'a Fleet,
+    view: u32,
+    index: u32,
+    pub candidate: &'a Candidate,
+    pub slot: &'a Slot,
+}
 
+impl<'a> Choice<'a> {
     /// The candidates to try, best first.
-    pub fn places(&self) -> impl Iterator<Item = (&Candidate, &Arc<Slot>)> {
-        let slots = self.fleet.slots(&self.view);
-        self.order.as_slice().iter().filter_map(move |index| {
-            let index = *index as usize;
-            Some((self.view.candidates.get(index)?, slots.get(index)?))
+    pub fn places(&self) -> impl Iterator<Item = Place<'a>> {
+        let Self { fleet, view, order, .. } = *self;
+        (0..order.as_slice().len()).filter_map(move |nth| {
+            let index = order.as_slice()[nth];
+            Some(Place {
+                fleet,
+                view: view.id,
+                index,
+                candidate: view.candidates.get(index as usize)?,
+                slot: fleet.slot(view.id, index)?,
+            })
         })
+    }
+}
+
+/// A request in flight: counted while it lives.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    fleet: Fleet,
+    view: u32,
+    index: u32,
+    tokens: u64,
+}
+
+impl InFlight {
+    pub fn new(place: Place<'_>, tokens: u64) -> Self {
+        let Place { fleet, view, index, slot, .. } = place;
+        slot.started(tokens);
+        Self { fleet: fleet.clone(), view, index, tokens }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(slot) = self.fleet.slot(self.view, self.index) {
+            slot.ended(self.tokens);
+        }
     }
 }
 
@@ -80,6 +122,8 @@ pub(super) struct Shard {
     pub idle: RefCell<upstream::Idle>,
     pub meter: Meter,
     deck: RefCell<Deck>,
+    /// The deck's.
+    fleet: RefCell<Fleet>,
     scratch: RefCell<Scratch>,
     /// Decisions so far, by view.
     numbers: RefCell<Vec<u64>>,
@@ -91,6 +135,8 @@ pub(super) struct Shard {
 
 impl Shard {
     pub fn new(thread: usize, common: Common, stats: Arc<Stats>, deck: Deck) -> Self {
+        // A value of its own: a clone's bytes would be counted by all threads.
+        let common = Common { home_label: label(common.home.as_str()), ..common };
         let seed = alarm::unix_ms() ^ (u64::from(common.node) << 32) ^ thread as u64;
         let meter = Meter::new(common.measurements.clone(), alarm::now());
         Self {
@@ -99,6 +145,7 @@ impl Shard {
             stats,
             idle: RefCell::default(),
             meter,
+            fleet: RefCell::new(Rc::new(deck.fleet.clone())),
             deck: RefCell::new(deck),
             scratch: RefCell::default(),
             numbers: RefCell::default(),
@@ -117,35 +164,36 @@ impl Shard {
     }
 
     /// The fleet as this thread sees it now.
-    pub fn fleet(&self) -> Arc<FleetView> {
-        self.deck.borrow().fleet.clone()
+    pub fn fleet(&self) -> Fleet {
+        self.fleet.borrow().clone()
     }
 
     /// Takes a new deck and gives the old one back.
     pub fn take(&self, deck: Deck) {
+        self.fleet.replace(Rc::new(deck.fleet.clone()));
         let old = self.deck.replace(deck);
         self.common.conductor.give_back(self.thread, old);
     }
 
     /// An id for the next decision, unique over routers and restarts for all practical purposes.
-    pub fn next_decision(&self) -> String {
+    pub fn next_decision(&self) -> DecisionId {
         let number = self.decisions.get();
         self.decisions.set(number + 1);
-        format!("{:08x}-{:x}-{number:x}", self.common.node, self.thread)
+        DecisionId::new(self.common.node, self.thread, number)
     }
 
     /// Asks the route's policies where a request should go: to which region that has the pool, or to
-    /// which of the pool's instances here. `None` where there is no such view.
-    pub fn decide(
+    /// which of the pool's instances here. `None` where there is no such view. `fleet` is this thread's.
+    pub fn decide<'a>(
         &self,
+        fleet: &'a Fleet,
         route: usize,
         level: Level,
         pool: &PoolId,
         facts: &Request,
         attempts: usize,
-    ) -> Option<Result<Choice, NoRoute>> {
+    ) -> Option<Result<Choice<'a>, NoRoute>> {
         let deck = &mut *self.deck.borrow_mut();
-        let fleet = &deck.fleet;
         let view = match level {
             Level::Region => fleet.snapshot.regions_with(pool),
             Level::Instance => fleet.snapshot.instances_at_home(pool),
@@ -153,7 +201,7 @@ impl Shard {
         let table = self.table();
         if level == Level::Region && self.is_settled(table, route, view) {
             let (order, label) = (Attempts::only(0), deck.labels[route].clone());
-            return Some(Ok(Choice { fleet: fleet.clone(), view: view.clone(), order, label }));
+            return Some(Ok(Choice { fleet, view, order, label }));
         }
         let at = Moment {
             number: self.count(view.id),
@@ -196,12 +244,7 @@ impl Shard {
             self.common.conductor.seat_died(self.thread);
         }
         let label = &deck.labels[route];
-        let choice = |order| Choice {
-            fleet: fleet.clone(),
-            view: view.clone(),
-            order,
-            label: label.clone(),
-        };
+        let choice = |order| Choice { fleet, view, order, label: label.clone() };
         Some(decided.map(choice))
     }
 

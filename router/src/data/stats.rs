@@ -11,6 +11,8 @@ pub const LATENCY_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Stats {
+    /// How often the thread turned.
+    pub turns: AtomicU64,
     pub connections: AtomicU64,
     pub requests: AtomicU64,
     pub retries: AtomicU64,
@@ -46,16 +48,16 @@ pub struct Totals {
 
 impl Stats {
     pub fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Relaxed);
+        add_own(counter, 1);
     }
 
     /// Counts a response and the time to its head.
     pub fn answered(&self, status: StatusCode, latency_us: u64) {
         let class = (status.as_u16() / 100).clamp(1, 5) as usize - 1;
-        self.by_class[class].fetch_add(1, Relaxed);
+        add_own(&self.by_class[class], 1);
         let bucket = LATENCY_BOUNDS_MS.partition_point(|bound| bound * 1000 < latency_us);
-        self.latency[bucket].fetch_add(1, Relaxed);
-        self.latency_sum_us.fetch_add(latency_us, Relaxed);
+        add_own(&self.latency[bucket], 1);
+        add_own(&self.latency_sum_us, latency_us);
     }
 
     pub fn total<'a>(all: impl IntoIterator<Item = &'a Self>) -> Totals {
@@ -82,6 +84,11 @@ impl Stats {
         sum.latency_sum_ms = latency_sum_us as f64 / 1000.0;
         sum
     }
+}
+
+/// Adds to a counter that no other thread writes, which needs no locked instruction.
+fn add_own(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(more), Relaxed);
 }
 
 fn add(to: &mut [u64], from: &[AtomicU64]) {

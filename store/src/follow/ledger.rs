@@ -223,19 +223,18 @@ impl Ledger {
     fn register(&mut self, partition: u32, registration: Registration, changes: &mut Changes) {
         let (id, generation) = (registration.id.clone(), registration.generation);
         self.strangers.remove(&id);
+        let desired = self.desired.get(&id).cloned();
+        let standing = || Arc::new(Standing { desired, ..Standing::new(registration, None) });
         match self.known.get_mut(&id) {
             Some(known) if generation == known.generation => {}
             Some(known) => {
                 *known = Known { partition, generation, report: None, ..*known };
-                let desired = self.desired.get(&id).cloned();
-                self.standings[known.index] =
-                    Arc::new(Standing { registration, report: None, desired });
+                self.standings[known.index] = standing();
                 changes.changed.push(id);
             }
             None => {
                 let index = self.standings.len();
-                let desired = self.desired.get(&id).cloned();
-                self.standings.push(Arc::new(Standing { registration, report: None, desired }));
+                self.standings.push(standing());
                 let known = Known { index, partition, generation, report: None };
                 self.known.insert(id.clone(), known);
                 changes.added.push(id);
@@ -250,7 +249,12 @@ impl Ledger {
             return;
         }
         known.report = Some(fence);
-        Arc::make_mut(&mut self.standings[known.index]).report = Some(report);
+        let standing = &mut self.standings[known.index];
+        let Standing { registration, desired, .. } = &**standing;
+        // Not changed in place: readers hold the one before.
+        let desired = desired.clone();
+        *standing =
+            Arc::new(Standing { desired, ..Standing::new(registration.clone(), Some(report)) });
         changes.changed.push(id.clone());
     }
 

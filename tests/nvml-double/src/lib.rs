@@ -1,101 +1,90 @@
-//! Stands in for NVIDIA's `libnvidia-ml.so.1`: two GPUs behind NVML's own C interface.
+//! Stands in for NVIDIA's `libnvidia-ml.so.1`: GPUs behind NVML's own C interface.
 //!
 //! It is loaded as the real library is, so that the real wrapper and the real ABI are exercised. The file
-//! that the environment variable `NVML_DOUBLE_SCRIPT` names says how it behaves, and may change at any time:
+//! that the environment variable `NVML_DOUBLE_SCRIPT` names says how it behaves, and may change at any time.
+//! Without it there are two healthy GPUs. It has one instruction to a line; numbers are decimal or `0x…`:
 //!
-//! | content | then |
+//! | line | then |
 //! |---|---|
-//! | none, or no such file | all is well |
-//! | `hang` | whoever asks for a GPU's utilization waits until the file says something else |
-//! | `no-driver` | `nvmlInit` answers that no driver is loaded |
-//! | `no-gpus` | there are 0 GPUs |
-//! | `lost` | GPU 1 has fallen off the bus |
-//! | `all-lost` | so have both |
+//! | `no-driver` | `nvmlInit` answers that no driver is loaded, and what was begun before is over |
+//! | `gpus 8` | there are so many GPUs, 16 at most |
+//! | `hang CALL` | whoever makes this call waits until the line is gone |
+//! | `hang` | the same for `nvmlDeviceGetUtilizationRates` |
+//! | `fail CALL 999` | this call answers with this code |
+//! | `xid 1 79` | GPU 1 has this XID, told once to whoever listens by then |
+//! | `gpu 1 lost` | GPU 1 has fallen off the bus |
+//! | `gpu 1 reset-required` | NVML refuses it |
+//! | `gpu 1 utilization 93` | percent; likewise `memory` (bytes used), `temperature`, `threshold`, `power` and `power_limit` (mW), `sm_clock` and `memory_clock` (MHz), `throttle` (bits), `persistence`, `ecc` (0: off), `ecc_corrected`, and of uncorrected errors `ecc_volatile` and `ecc_aggregate` |
+//! | `gpu 1 links 17` | so many of its 18 NVLinks are active; `link_errors`: each counter of each |
+//! | `gpu 1 field 144 1` | this field value |
+//! | `gpu 1 process 4242 1024` | this process computes on it, with so many bytes |
+//! | `gpu 1 mig 3` | it is in MIG mode, cut into so many slices, 7 at most |
 //!
 //! Layouts and numbers are those of NVIDIA's `nvml.h`, version 12.
 #![allow(non_snake_case, reason = "the names are NVML's")]
 // The one reason for unsafe code: a C interface, called by pointer.
 
+mod device;
+mod events;
+mod script;
+
 use std::{
-    ffi::{c_char, c_int, c_uint, c_ulonglong, c_void},
-    fs, ptr, thread,
-    time::Duration,
+    ffi::{c_char, c_int, c_uint, c_void},
+    ptr,
 };
 
-type Return = c_int;
+pub use device::*;
+pub use events::*;
+use script::{Script, enter};
 
-const SUCCESS: Return = 0;
-const INVALID_ARGUMENT: Return = 2;
-const INSUFFICIENT_SIZE: Return = 7;
-const DRIVER_NOT_LOADED: Return = 9;
-const GPU_IS_LOST: Return = 15;
-const ARGUMENT_VERSION_MISMATCH: Return = 25;
+pub(crate) type Return = c_int;
 
-const TEMPERATURE_GPU: c_uint = 0;
+pub(crate) const SUCCESS: Return = 0;
+pub(crate) const UNINITIALIZED: Return = 1;
+pub(crate) const INVALID_ARGUMENT: Return = 2;
+pub(crate) const NOT_SUPPORTED: Return = 3;
+pub(crate) const NOT_FOUND: Return = 6;
+pub(crate) const INSUFFICIENT_SIZE: Return = 7;
+pub(crate) const DRIVER_NOT_LOADED: Return = 9;
+pub(crate) const TIMEOUT: Return = 10;
+pub(crate) const GPU_IS_LOST: Return = 15;
+pub(crate) const RESET_REQUIRED: Return = 16;
+pub(crate) const ARGUMENT_VERSION_MISMATCH: Return = 25;
 
-struct Gpu {
-    name: &'static str,
-    uuid: &'static str,
-    utilization_percent: c_uint,
-    memory_used: c_ulonglong,
-    temperature: c_uint,
-    power_milliwatts: c_uint,
+const MAX_GPUS: usize = 16;
+const MAX_SLICES: usize = 7;
+const DEFAULT_GPUS: u64 = 2;
+
+/// A handle points into this: a GPU, or after the GPUs, a slice of one. Nobody reads or writes through it.
+static HANDLES: [u8; MAX_GPUS * (1 + MAX_SLICES)] = [0; MAX_GPUS * (1 + MAX_SLICES)];
+
+pub(crate) fn handle_of(gpu: usize) -> *mut c_void {
+    ptr::from_ref(&HANDLES[gpu]).cast_mut().cast()
 }
 
-const MEMORY_TOTAL: c_ulonglong = 80 << 30;
-const MEMORY_RESERVED: c_ulonglong = 512 << 20;
-
-static GPUS: [Gpu; 2] = [
-    Gpu {
-        name: "NVIDIA H100 80GB HBM3",
-        uuid: "GPU-00000000-0000-0000-0000-000000000001",
-        utilization_percent: 35,
-        memory_used: 20 << 30,
-        temperature: 41,
-        power_milliwatts: 310_500,
-    },
-    Gpu {
-        name: "NVIDIA H100 80GB HBM3",
-        uuid: "GPU-00000000-0000-0000-0000-000000000002",
-        utilization_percent: 65,
-        memory_used: 40 << 30,
-        temperature: 47,
-        power_milliwatts: 420_250,
-    },
-];
-
-/// `nvmlUtilization_t`.
-#[repr(C)]
-#[derive(Debug)]
-pub struct Utilization {
-    gpu: c_uint,
-    memory: c_uint,
+pub(crate) fn handle_of_slice(gpu: usize, slice: usize) -> *mut c_void {
+    // The slices' handles follow the GPUs'.
+    handle_of(MAX_GPUS + gpu * MAX_SLICES + slice)
 }
 
-/// `nvmlMemory_v2_t`.
-#[repr(C)]
-#[derive(Debug)]
-pub struct MemoryV2 {
-    version: c_uint,
-    total: c_ulonglong,
-    reserved: c_ulonglong,
-    free: c_ulonglong,
-    used: c_ulonglong,
+/// The GPU behind a handle, and the slice where it is one.
+pub(crate) fn place_of(handle: *mut c_void) -> Result<(usize, Option<usize>), Return> {
+    let index = (handle as usize).checked_sub(HANDLES.as_ptr() as usize);
+    match index.filter(|index| *index < HANDLES.len()) {
+        Some(index) if index < MAX_GPUS => Ok((index, None)),
+        Some(index) => {
+            let index = index - MAX_GPUS;
+            Ok((index / MAX_SLICES, Some(index % MAX_SLICES)))
+        }
+        None => Err(INVALID_ARGUMENT),
+    }
 }
 
-fn script() -> String {
-    let text =
-        std::env::var_os("NVML_DOUBLE_SCRIPT").and_then(|file| fs::read_to_string(file).ok());
-    text.unwrap_or_default().trim().to_owned()
-}
-
-/// The GPU behind a handle: a handle is a pointer into [`GPUS`].
-fn gpu(handle: *mut c_void) -> Result<&'static Gpu, Return> {
-    let found = GPUS.iter().enumerate().find(|(_, gpu)| ptr::eq(*gpu, handle.cast()));
-    let (index, gpu) = found.ok_or(INVALID_ARGUMENT)?;
-    match (script().as_str(), index) {
-        ("lost", 1) | ("all-lost", _) => Err(GPU_IS_LOST),
-        _ => Ok(gpu),
+/// The GPU behind a handle that is not a slice's.
+pub(crate) fn gpu_of(handle: *mut c_void) -> Result<usize, Return> {
+    match place_of(handle)? {
+        (gpu, None) => Ok(gpu),
+        (_, Some(_)) => Err(NOT_SUPPORTED),
     }
 }
 
@@ -104,7 +93,7 @@ fn gpu(handle: *mut c_void) -> Result<&'static Gpu, Return> {
 /// # Safety
 ///
 /// `out` is null or valid for writes of a `T`.
-unsafe fn put<T>(out: *mut T, value: Result<T, Return>) -> Return {
+pub(crate) unsafe fn put<T>(out: *mut T, value: Result<T, Return>) -> Return {
     match value {
         Err(code) => code,
         Ok(_) if out.is_null() => INVALID_ARGUMENT,
@@ -121,7 +110,11 @@ unsafe fn put<T>(out: *mut T, value: Result<T, Return>) -> Return {
 /// # Safety
 ///
 /// `out` is null or valid for writes of `length` bytes.
-unsafe fn put_text(out: *mut c_char, length: c_uint, text: Result<&str, Return>) -> Return {
+pub(crate) unsafe fn put_text(
+    out: *mut c_char,
+    length: c_uint,
+    text: Result<String, Return>,
+) -> Return {
     let text = match text {
         Ok(text) => text,
         Err(code) => return code,
@@ -142,7 +135,11 @@ unsafe fn put_text(out: *mut c_char, length: c_uint, text: Result<&str, Return>)
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInit_v2() -> Return {
-    if script() == "no-driver" { DRIVER_NOT_LOADED } else { SUCCESS }
+    match enter("nvmlInit_v2") {
+        Ok(script) if script.says(&["no-driver"]) => DRIVER_NOT_LOADED,
+        Ok(_) => SUCCESS,
+        Err(code) => code,
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -174,18 +171,27 @@ pub unsafe extern "C" fn nvmlSystemGetDriverVersion(
     version: *mut c_char,
     length: c_uint,
 ) -> Return {
+    let text = enter("nvmlSystemGetDriverVersion").map(|_| "580.95.05".to_owned());
     // SAFETY: passed on.
-    unsafe { put_text(version, length, Ok("580.95.05")) }
+    unsafe { put_text(version, length, text) }
+}
+
+fn count(script: &Script) -> Result<usize, Return> {
+    if script.says(&["no-driver"]) {
+        return Err(UNINITIALIZED);
+    }
+    let gpus = script.value(&["gpus"]).unwrap_or(DEFAULT_GPUS);
+    Ok(usize::try_from(gpus).unwrap_or(MAX_GPUS).min(MAX_GPUS))
 }
 
 /// # Safety
 ///
-/// As `nvml.h` has it: `count` is valid.
+/// As `nvml.h` has it: `out` is valid.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> Return {
-    let gpus = if script() == "no-gpus" { 0 } else { GPUS.len() as c_uint };
+pub unsafe extern "C" fn nvmlDeviceGetCount_v2(out: *mut c_uint) -> Return {
+    let gpus = enter("nvmlDeviceGetCount_v2").and_then(|script| count(&script));
     // SAFETY: passed on.
-    unsafe { put(count, Ok(gpus)) }
+    unsafe { put(out, gpus.map(|gpus| gpus as c_uint)) }
 }
 
 /// # Safety
@@ -196,115 +202,10 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(
     index: c_uint,
     handle: *mut *mut c_void,
 ) -> Return {
-    let gpu = GPUS.get(index as usize).ok_or(INVALID_ARGUMENT);
-    // SAFETY: passed on. Nobody writes through a handle.
-    unsafe { put(handle, gpu.map(|gpu| ptr::from_ref(gpu).cast_mut().cast())) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `index` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetIndex(handle: *mut c_void, index: *mut c_uint) -> Return {
-    let found = GPUS.iter().position(|gpu| ptr::eq(gpu, handle.cast())).ok_or(INVALID_ARGUMENT);
-    // SAFETY: passed on.
-    unsafe { put(index, found.map(|index| index as c_uint)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `name` is valid for `length` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetName(
-    handle: *mut c_void,
-    name: *mut c_char,
-    length: c_uint,
-) -> Return {
-    // SAFETY: passed on.
-    unsafe { put_text(name, length, gpu(handle).map(|gpu| gpu.name)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `uuid` is valid for `length` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetUUID(
-    handle: *mut c_void,
-    uuid: *mut c_char,
-    length: c_uint,
-) -> Return {
-    // SAFETY: passed on.
-    unsafe { put_text(uuid, length, gpu(handle).map(|gpu| gpu.uuid)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `utilization` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetUtilizationRates(
-    handle: *mut c_void,
-    utilization: *mut Utilization,
-) -> Return {
-    while script() == "hang" {
-        thread::sleep(Duration::from_millis(5));
-    }
-    let rates = gpu(handle).map(|gpu| Utilization { gpu: gpu.utilization_percent, memory: 10 });
-    // SAFETY: passed on.
-    unsafe { put(utilization, rates) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `memory` is valid, and its `version` is set.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
-    handle: *mut c_void,
-    memory: *mut MemoryV2,
-) -> Return {
-    if memory.is_null() {
-        return INVALID_ARGUMENT;
-    }
-    // SAFETY: not null, and valid, as the caller promised. The caller set no other field.
-    let version = unsafe { ptr::addr_of!((*memory).version).read() };
-    if version != (size_of::<MemoryV2>() as c_uint | 2 << 24) {
-        return ARGUMENT_VERSION_MISMATCH;
-    }
-    let answer = gpu(handle).map(|gpu| MemoryV2 {
-        version,
-        total: MEMORY_TOTAL,
-        reserved: MEMORY_RESERVED,
-        free: MEMORY_TOTAL - MEMORY_RESERVED - gpu.memory_used,
-        used: gpu.memory_used,
+    let found = enter("nvmlDeviceGetHandleByIndex_v2").and_then(|script| {
+        let index = index as usize;
+        if index < count(&script)? { Ok(handle_of(index)) } else { Err(INVALID_ARGUMENT) }
     });
     // SAFETY: passed on.
-    unsafe { put(memory, answer) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `temperature` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetTemperature(
-    handle: *mut c_void,
-    sensor: c_uint,
-    temperature: *mut c_uint,
-) -> Return {
-    let degrees = gpu(handle).and_then(|gpu| match sensor {
-        TEMPERATURE_GPU => Ok(gpu.temperature),
-        _ => Err(INVALID_ARGUMENT),
-    });
-    // SAFETY: passed on.
-    unsafe { put(temperature, degrees) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `milliwatts` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetPowerUsage(
-    handle: *mut c_void,
-    milliwatts: *mut c_uint,
-) -> Return {
-    // SAFETY: passed on.
-    unsafe { put(milliwatts, gpu(handle).map(|gpu| gpu.power_milliwatts)) }
+    unsafe { put(handle, found) }
 }

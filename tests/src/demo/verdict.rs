@@ -68,7 +68,7 @@ pub async fn hear(stage: &Stage) -> Result<Vec<Testimony>> {
     let mut all = Vec::new();
     for part in &CAST {
         let instance = stage.instance(part.id)?;
-        let url = format!("http://{}/health", instance.agent_address);
+        let url = format!("http://{}/health?detail", instance.agent_address);
         let answer = client.get(url).send().await;
         if part.id == VICTIM {
             let lie = answer.is_ok().then(|| "its agent answers after it was killed".to_owned());

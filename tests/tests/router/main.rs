@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod across_regions;
+mod attestation;
 mod bad_input;
 mod bodies;
 mod cluster_load;

@@ -109,11 +109,8 @@ impl World {
                 Words::Queue(depth) => Some(self::report(id, fence, depth)),
                 _ => None,
             });
-            Some(Standing {
-                registration: registration(id, generation),
-                report,
-                desired: it.desired.map(|state| desired(id, state)),
-            })
+            let desired = it.desired.map(|state| desired(id, state));
+            Some(Standing { desired, ..Standing::new(registration(id, generation), report) })
         };
         self.0.iter().filter_map(standing).collect()
     }

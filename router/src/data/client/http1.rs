@@ -1,0 +1,196 @@
+//! A client's connection over HTTP/1.1: request after request, in one task.
+//!
+//! ```text
+//!  wait for a head ─► serve ─► write the response ─► wait for a head
+//!        │              └──── the client is gone ─────┴──► end
+//!        └─ none in time, garbage, stopping ──────────────► end
+//! ```
+
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame};
+use tokio::net::TcpStream;
+
+use super::{
+    HEAD_TIMEOUT,
+    body::ClientBody,
+    head::{self, Head, Sent},
+};
+use crate::data::{
+    alarm,
+    body::ResponseBody,
+    journey,
+    shard::Shard,
+    wire::{Reader, Sender, WireError},
+};
+
+/// For how long, and how much, a client may go on sending what nobody wants to read. Closed at once, the
+/// connection would be reset, and the response with it.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Both sides of the connection. Shared with the body of the request that is served.
+#[derive(Debug)]
+pub(in crate::data) struct Wire {
+    pub reader: Reader,
+    sender: Sender<ResponseBody>,
+    /// The client waits for a word before it sends the body.
+    expects_continue: bool,
+}
+
+impl Wire {
+    /// The next part of a request's body.
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        if std::mem::take(&mut self.expects_continue) {
+            self.sender.say(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        // What does not go out now goes with the response.
+        let _ = self.sender.poll(cx);
+        self.reader.poll_frame(cx)
+    }
+}
+
+/// What a request's response depends on.
+struct Asked {
+    method: Method,
+    version: Version,
+    is_kept: bool,
+}
+
+/// Serves the connection until either side ends it.
+pub(super) async fn serve(shard: Rc<Shard>, stream: TcpStream) {
+    let (reader, writer) = stream.into_split();
+    let (reader, sender) = (Reader::new(reader), Sender::new(writer));
+    let wire = Rc::new(RefCell::new(Wire { reader, sender, expects_continue: false }));
+    loop {
+        let (asked, request) = match next(&shard, &wire).await {
+            Ok(Some(next)) => next,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!("a client's request cannot be read: {error}");
+                let status = match error {
+                    WireError::HeadTooLong(_) | WireError::TooManyFields => {
+                        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+                    }
+                    WireError::NotHttp(_) | WireError::Length => StatusCode::BAD_REQUEST,
+                    _ => return,
+                };
+                let mut response = Response::new(ResponseBody::from(Bytes::new()));
+                *response.status_mut() = status;
+                let asked =
+                    Asked { method: Method::GET, version: Version::HTTP_11, is_kept: false };
+                let _ = respond(&shard, &wire, &asked, response).await;
+                return linger(&wire).await;
+            }
+        };
+        let Some(response) = unless_gone(&wire, journey::serve(shard.clone(), request)).await
+        else {
+            return;
+        };
+        match respond(&shard, &wire, &asked, response).await {
+            Some(true) => {}
+            Some(false) if !wire.borrow().reader.has_ended() => return linger(&wire).await,
+            _ => return,
+        }
+    }
+}
+
+/// The next request; `None` where the connection ends between two.
+async fn next(
+    shard: &Shard,
+    wire: &Rc<RefCell<Wire>>,
+) -> Result<Option<(Asked, Request<ClientBody>)>, WireError> {
+    let most = shard.config().limits.head_bytes;
+    let head = poll_fn(|cx| {
+        let reader = &mut wire.borrow_mut().reader;
+        match reader.poll_head(cx, most) {
+            // The timer's alarm rings when the thread is told to stop, too.
+            Poll::Pending if shard.stopping.get() && !reader.has_begun() => Poll::Ready(None),
+            head => head.map(Some),
+        }
+    });
+    let mut bytes = match alarm::within(HEAD_TIMEOUT, head).await.flatten() {
+        None | Some(Err(WireError::Closed)) => return Ok(None),
+        Some(bytes) => bytes?,
+    };
+    let Head { request, framing, is_kept, expects_continue, len } = head::read(&bytes)?;
+    let Wire { reader, expects_continue: expects, .. } = &mut *wire.borrow_mut();
+    reader.begin_body(bytes.split_off(len), framing);
+    *expects = expects_continue;
+    let asked = Asked { method: request.method().clone(), version: request.version(), is_kept };
+    Ok(Some((asked, request.map(|()| ClientBody::Http1(wire.clone())))))
+}
+
+/// What `work` gives, unless the client closes the connection before.
+async fn unless_gone<T>(wire: &RefCell<Wire>, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        wire.borrow_mut().reader.poll_closed(cx).map(|()| None)
+    })
+    .await
+}
+
+/// Writes a response. Gives whether another request may follow; `None` where the connection broke.
+async fn respond(
+    shard: &Shard,
+    wire: &RefCell<Wire>,
+    asked: &Asked,
+    response: Response<ResponseBody>,
+) -> Option<bool> {
+    let is_kept;
+    let (mut parts, mut body) = response.into_parts();
+    parts.version = asked.version;
+    let length = body.size_hint().exact();
+    let sent = Sent::of(length, asked.version);
+    if asked.method == Method::HEAD {
+        body = ResponseBody::from(Bytes::new());
+    }
+    {
+        let Wire { reader, sender, .. } = &mut *wire.borrow_mut();
+        // A body that nobody read whole would be taken for the next request.
+        let may_stay = asked.is_kept && reader.has_ended() && !shard.stopping.get();
+        is_kept = may_stay && sent != Sent::UntilClose;
+        let head = |out: &mut Vec<u8>| head::write(out, &parts, length, sent, is_kept);
+        sender.begin(head, body, sent == Sent::Chunked);
+    }
+    let sending = poll_fn(|cx| {
+        let sender = &mut wire.borrow_mut().sender;
+        // A body that broke off leaves it with something to send.
+        let _ = ready!(sender.poll(cx));
+        Poll::Ready(sender.is_idle())
+    });
+    let is_sent = unless_gone(wire, sending).await?;
+    is_sent.then_some(is_kept)
+}
+
+/// Ends the connection once the client has read the response, if it does so in time.
+async fn linger(wire: &RefCell<Wire>) {
+    let mut left = LINGER_BYTES;
+    let closed = poll_fn(|cx| {
+        let Wire { reader, sender, .. } = &mut *wire.borrow_mut();
+        ready!(sender.poll_close(cx));
+        while left > 0 {
+            match ready!(reader.poll_discard(cx)) {
+                0 => break,
+                bytes => left = left.saturating_sub(bytes),
+            }
+        }
+        Poll::Ready(())
+    });
+    alarm::within(LINGER, closed).await;
+}
