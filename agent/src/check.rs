@@ -11,7 +11,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -52,13 +52,35 @@ Exit codes:
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
+    which: Which,
+    /// Write what `GET /health?detail` answers, and who says so, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which agent is meant: the one at `listen` of the configuration, or one that is named.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    #[command(flatten)]
     config: ConfigFile,
     /// Ask the agent there, and no other; no configuration is read
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "path")]
     address: Option<String>,
-    /// Write what `GET /health?detail` answers, and who says so, as JSON
-    #[arg(long)]
-    json: bool,
+}
+
+impl Which {
+    /// Where it answers.
+    pub(crate) fn address(&self) -> anyhow::Result<String> {
+        match &self.address {
+            Some(address) => Ok(address.clone()),
+            None => Ok(local(self.load()?.listen).to_string()),
+        }
+    }
+
+    fn load(&self) -> anyhow::Result<Config> {
+        let default = || Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE));
+        ConfigFile { path: self.config.path.clone().or_else(default) }.load()
+    }
 }
 
 /// Who says how the instance is.
@@ -71,14 +93,14 @@ enum Source {
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let found = runtime.block_on(find_out(options));
+    let found = runtime.block_on(find_out(&options.which));
     // NVML may hang, and the command need not.
     runtime.shutdown_background();
     let (source, detail) = found?;
     let text = if options.json {
         view::json(&source, detail.clone())
     } else {
-        view::text(&source, &detail, now_ms())
+        view::text(&source, &detail, mrgc_agent::now().0)
     };
     let mut out = anstream::stdout();
     out.write_all(text.as_bytes())
@@ -88,12 +110,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(if is_unfit { ExitCode::from(UNFIT) } else { ExitCode::SUCCESS })
 }
 
-async fn find_out(options: &Options) -> anyhow::Result<(Source, Value)> {
-    if let Some(address) = &options.address {
+async fn find_out(which: &Which) -> anyhow::Result<(Source, Value)> {
+    if let Some(address) = &which.address {
         let detail = ask(address).await?;
         return Ok((Source::Agent(address.clone()), detail));
     }
-    let config = load(&options.config)?;
+    let config = which.load()?;
     let address = local(config.listen);
     if address.port() != 0 && listens(address) {
         let address = address.to_string();
@@ -104,13 +126,8 @@ async fn find_out(options: &Options) -> anyhow::Result<(Source, Value)> {
     Ok((Source::Look(address), serde_json::to_value(Detail::of(&snapshot))?))
 }
 
-pub(crate) fn load(file: &ConfigFile) -> anyhow::Result<Config> {
-    let default = || Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE));
-    ConfigFile { path: file.path.clone().or_else(default) }.load()
-}
-
 /// Where this machine reaches what listens at `listen`.
-pub(crate) fn local(listen: SocketAddr) -> SocketAddr {
+fn local(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -126,9 +143,14 @@ fn listens(address: SocketAddr) -> bool {
     }
 }
 
+/// For an agent, beside which there is no proxy.
+pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build()
+}
+
 /// What the agent says there, whatever its code.
 pub(crate) async fn ask(address: &str) -> anyhow::Result<Value> {
-    let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build()?;
+    let http = client()?;
     let url = format!("http://{address}/health?detail");
     let mut response =
         http.get(&url).send().await.with_context(|| format!("no answer from {url}"))?;
@@ -146,9 +168,4 @@ pub(crate) async fn ask(address: &str) -> anyhow::Result<Value> {
             "{address} answered {code}, and not as mrgc-agent does: give its --address, or free the port"
         ),
     }
-}
-
-fn now_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

@@ -165,7 +165,7 @@ pub enum LogFormat {
 pub enum ConfigError {
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is {bytes} bytes long, more than any configuration", path.display())]
+    #[error("{} is {bytes} bytes long, more than any configuration: name another file", path.display())]
     TooLarge { path: PathBuf, bytes: u64 },
     #[error(transparent)]
     Invalid(#[from] Problems),

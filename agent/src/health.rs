@@ -144,7 +144,7 @@ fn judge_inference(polls: Option<&Polls>, required: &Requirements) -> (Verdict, 
     let down = if required.inference { Health::Unhealthy } else { Health::Degraded };
     let Some(Polls { last, silent, answered_once }) = polls else {
         let check = Check::missing(
-            "no inference server is configured (inference.url, inference.detect)",
+            "no inference server is configured: set inference.url, inference.detect or inference.kind",
         );
         return ((check.clone(), Health::Degraded), (check, Health::Degraded));
     };

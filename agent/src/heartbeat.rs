@@ -5,7 +5,7 @@
 //!   │  ▲ backoff             │  ▲ backoff                       ▲
 //!   │  └──failed             │  └──failed (only the latest)     │
 //!   │                        └──fenced──────────────────────────┤ (nothing left to remove)
-//!   └──leaving before it ever joined ───────────────────────────┘
+//!   └──terminated before it ever joined ────────────────────────┘
 //! ```
 //!
 //! Who is gone because its Auto Scaling group said so tells the group.
@@ -47,6 +47,10 @@ const BACKOFF_BASE: Duration = Duration::from_millis(250);
 
 /// The longest wait between attempts to register.
 const REGISTER_BACKOFF_CAP: Duration = Duration::from_secs(15);
+
+/// The first heartbeat waits until every part was looked at: a GPU that is not known yet may be unfit. A part that
+/// takes longer has this long.
+const SAMPLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Changes of health are told at once, but not more often than this.
 const CHANGE_GAP: Duration = Duration::from_secs(1);
@@ -104,14 +108,19 @@ impl Heart {
         let _ = ending.changed().await;
     }
 
-    /// Registers, as often as it takes; `None` when the machine is to go before that succeeds.
+    /// Registers, as often as it takes; `None` when the instance is terminated before that succeeds. One that
+    /// is about to go registers no more, unless that is called off.
     async fn join(&mut self) -> Option<Joined> {
         let backoff = Backoff { base: BACKOFF_BASE, cap: REGISTER_BACKOFF_CAP };
         let mut connected = None;
         let mut failures = 0;
         loop {
-            if self.snapshots.borrow().course.life.is_leaving() {
-                return None;
+            let is_decided = |s: &Arc<Snapshot>| {
+                s.lifecycle == Lifecycle::Terminated || !s.course.life.is_leaving()
+            };
+            match self.snapshots.wait_for(is_decided).await {
+                Ok(snapshot) if snapshot.lifecycle != Lifecycle::Terminated => {}
+                _ => return None,
             }
             match self.register(&mut connected).await {
                 Ok((joined, desired)) => {
@@ -226,6 +235,8 @@ impl Heart {
         let change = async {
             let Some(told) = told else {
                 let _ = snapshots.wait_for(known).await;
+                let is_sampled = snapshots.wait_for(|s| s.is_sampled());
+                let _ = time::timeout(SAMPLE_LIMIT, is_sampled).await;
                 return;
             };
             let changed = snapshots.wait_for(|s| facts(s).0 != told.facts.0);

@@ -2,15 +2,16 @@
 //! and drains before it goes.
 //!
 //! ```text
-//!  gpu ─────┐                                         ┌─► answer ─► server: GET /health
-//!  host ────┤ readings   state ── health, lifecycle ──┤ snapshot
-//!  inference┤ ─────────►                              ├─► heartbeat ─► store
-//!  enclave ─┤                                         └─► cleanup ─► its findings, as a reading
-//!  notices ─┘ what the cloud announces
+//!  gpu, host, enclave ──┐ readings                            ┌─► answer, metrics ─► server
+//!  inference ───────────┤                                     ├─► heartbeat ─► store
+//!  notices ─────────────┼─► state ── health, lifecycle ───────┤ snapshots
+//!  server: orders ──────┤                                     ├─► cleanup ─► what it found
+//!  supervisor: reload ──┘                                     └─► supervisor ─► notify: systemd
 //! ```
 //!
-//! `signals`, `health`, `lifecycle`, `pace`, `state`, `answer` and `metrics` are pure: what comes in decides what goes out. The others
-//! ask the machine, and [`run()`] ties them together.
+//! `signals`, `health`, `lifecycle`, `pace`, `state`, `journal`, `answer`, `metrics` and `backoff` are pure: what comes
+//! in decides what goes out. The others ask the machine or the network. `identity` says who this instance is,
+//! [`run()`] ties all of it together, and [`look()`] looks once, without an agent.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -40,4 +41,4 @@ pub mod state;
 pub mod supervisor;
 
 pub use look::look;
-pub use run::{RunError, run};
+pub use run::{RunError, now, run};

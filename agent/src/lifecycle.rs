@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  Registering ──registered──► Available ◄──────────── passed ───────────┐
-//!       │                        │   ▲                                   │
-//!       └──────── drain ─────────┤   │ called off                        │
-//!                                ▼   │                                   │
+//!    │     ▲                     │   ▲                                   │
+//!    │     │ called off          │   │ called off                        │
+//!    │     │ before registered   │   │                                   │
+//!    └─ drain ──────────────────►▼   │                                   │
 //!                             Draining ──drained, and to be cleaned──► Cleaning
 //!                                │                                       │
 //!                                │ drained for good                      │ failed
@@ -281,10 +282,12 @@ impl Life {
     /// Goes on for as long as what holds says so. Each step goes on in life, so there are few.
     fn settle(&mut self, now: Duration) {
         while let Some(next) = self.next() {
-            debug_assert!(self.phase.may_become(next), "{} to {next}", self.phase);
+            // Whom the store does not know yet may go back, and nobody was told otherwise.
+            let is_allowed = self.phase.may_become(next) || !self.is_registered;
+            debug_assert!(is_allowed, "{} to {next}", self.phase);
             self.phase = next;
             match next {
-                Lifecycle::Available => self.drain = None,
+                Lifecycle::Registering | Lifecycle::Available => self.drain = None,
                 Lifecycle::Draining | Lifecycle::Quarantined => {
                     self.drain.get_or_insert(Drain::new(now));
                 }
@@ -293,8 +296,8 @@ impl Life {
         }
     }
 
-    /// The step that what holds asks for; `None` where the phase is as it should be. Each is one that
-    /// [`Lifecycle::successors`] allows.
+    /// The step that what holds asks for; `None` where the phase is as it should be. Once registered, each is
+    /// one that [`Lifecycle::successors`] allows.
     fn next(&self) -> Option<Lifecycle> {
         use Lifecycle::{Available, Cleaning, Draining, Quarantined, Registering, Terminated};
         let is_quarantined = self.quarantine.is_some() || self.wants(DesiredState::Quarantined);
@@ -310,7 +313,8 @@ impl Life {
             _ if is_quarantined => Some(Quarantined),
             Registering | Available if is_held || self.owes_cleanup => Some(Draining),
             Registering => self.is_registered.then_some(Available),
-            Draining if !self.is_registered => None,
+            Draining if !self.is_registered && (is_held || self.owes_cleanup) => None,
+            Draining if !self.is_registered => Some(Registering),
             Draining if self.owes_cleanup => is_drained.then_some(Cleaning),
             Draining | Cleaning if is_held || self.owes_cleanup => None,
             Draining | Cleaning => Some(Available),

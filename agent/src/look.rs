@@ -18,29 +18,34 @@ use crate::{
     reload::Live,
     run::{EVENTS, RunError, now, start_probes},
     signals::Check,
-    state::{Snapshot, State},
+    state::{Event, Snapshot, State},
 };
 
 /// Each part has a limit of its own, which is shorter.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// A server that reports itself: whether it serves is not for a look to say, and nothing is held against it.
+const UNHEARD: &str =
+    "the server reports itself to an agent that runs (POST /report), and none does: start it";
+
 /// Asks each part once and judges what they said.
 pub async fn look(config: Config) -> Result<Snapshot, RunError> {
     let told = identity::ask(&config, &mut Imds::new(&config.identity.endpoint)?).await;
     let registration = identity::registration(&config, &told, config.listen.port(), now())?;
-    let mut state = State::new(
-        registration.clone(),
-        config.inference.is_some(),
-        config.requirements(),
-        config.drain,
-    );
+    let mut requirements = config.requirements();
+    let reports_itself = config.inference.as_ref().is_some_and(|it| it.reports_itself());
+    requirements.inference &= !reports_itself;
+    let mut state =
+        State::new(registration.clone(), config.inference.is_some(), requirements, config.drain);
+    if reports_itself {
+        let unheard = Event::Inference(push::silent(UNHEARD, Duration::ZERO));
+        state.apply(unheard, Duration::ZERO);
+    }
     let start = Instant::now();
     let (_settings, settings) = watch::channel(Live::of(&config));
     let (events, mut inbox) = mpsc::channel(EVENTS);
     // They end with this function.
-    let (mut probes, _gpus) = start_probes(&config, &settings, start.into_std(), &events)?;
-    // Nobody can report to this command; that a report is awaited is said all the same.
-    let _reports = push::start(config.inference.as_ref(), start.into_std(), &events, &mut probes);
+    let (_probes, _gpus) = start_probes(&config, &settings, start.into_std(), &events)?;
     let sampling = async {
         while !state.snapshot(now()).is_sampled() {
             let Some(event) = inbox.recv().await else { return };
@@ -51,7 +56,7 @@ pub async fn look(config: Config) -> Result<Snapshot, RunError> {
         tokio::join!(reach(&config.store, &registration), time::timeout(LIMIT, sampling));
     let mut snapshot = state.snapshot(now());
     snapshot.signals.store.check = store;
-    snapshot.assessment = assess(&snapshot.signals, &config.requirements());
+    snapshot.assessment = assess(&snapshot.signals, &requirements);
     Ok(snapshot)
 }
 

@@ -54,7 +54,7 @@ enum Command {
     /// Keep new requests away from this instance until `undrain`
     Drain(order::Waiting),
     /// Let requests in again
-    Undrain(order::Options),
+    Undrain(check::Which),
     /// Drain, validate that nothing of a tenant is left, and serve again
     Clean(order::Waiting),
     /// Write the completions for a shell
@@ -97,7 +97,7 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Drain(waiting) => order::drain(&waiting),
-        Command::Undrain(options) => order::undrain(&options),
+        Command::Undrain(which) => order::undrain(&which),
         Command::Clean(waiting) => order::clean(&waiting),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mrgc-agent", &mut io::stdout());

@@ -1,5 +1,9 @@
 //! systemd's notification protocol, sd_notify(3): lines of `KEY=VALUE` in a datagram to the socket that the
 //! environment names. Where it names none, nobody is told anything.
+//!
+//! The router uses the crate `sd-notify` for this. Here it would not do: its sends block, and the control loop
+//! never waits; it takes no abstract socket, as some containers have; and it writes how long a drain may take in
+//! 32 bits of microseconds, an hour, where `drain.deadline_seconds` may be a week.
 
 use std::{
     ffi::OsStr,

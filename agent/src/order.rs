@@ -6,26 +6,18 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{ConfigFile, check, say};
-
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+use crate::{
+    check::{self, Which},
+    say,
+};
 
 /// Between two looks at how far it is.
 const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
-pub(crate) struct Options {
-    #[command(flatten)]
-    config: ConfigFile,
-    /// Ask the agent there; no configuration is read
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "path")]
-    address: Option<String>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Waiting {
     #[command(flatten)]
-    options: Options,
+    which: Which,
     /// Return when it is done, not when it has begun
     #[arg(long)]
     wait: bool,
@@ -36,20 +28,20 @@ pub(crate) struct Waiting {
 
 /// Keeps new requests away; with `--wait`, until nothing is in flight or the deadline is over.
 pub(crate) fn drain(waiting: &Waiting) -> anyhow::Result<()> {
-    obey("drain", &waiting.options, waiting.limit(), |detail| {
+    obey("drain", &waiting.which, waiting.limit(), |detail| {
         let over = detail["life"]["drain"]["over"].as_str();
         let is_gone = detail["lifecycle"] == "terminated";
         Ok(over.or(is_gone.then_some("terminated")).map(|end| format!("drained: {end}")))
     })
 }
 
-pub(crate) fn undrain(options: &Options) -> anyhow::Result<()> {
-    obey("undrain", options, None, |_| Ok(None))
+pub(crate) fn undrain(which: &Which) -> anyhow::Result<()> {
+    obey("undrain", which, None, |_| Ok(None))
 }
 
 /// Drains and validates; with `--wait`, until it serves again or is quarantined.
 pub(crate) fn clean(waiting: &Waiting) -> anyhow::Result<()> {
-    obey("clean", &waiting.options, waiting.limit(), |detail| match detail["lifecycle"].as_str() {
+    obey("clean", &waiting.which, waiting.limit(), |detail| match detail["lifecycle"].as_str() {
         Some("available") => Ok(Some("clean: available".to_owned())),
         Some("quarantined") if detail["life"]["cleaning"].is_null() => {
             let reason = detail["life"]["reason"].as_str().unwrap_or("quarantined");
@@ -68,19 +60,14 @@ impl Waiting {
 /// Gives the order and, where there is a limit, waits until `is_done` says with what.
 fn obey(
     order: &str,
-    options: &Options,
+    which: &Which,
     limit: Option<Duration>,
     is_done: impl Fn(&Value) -> anyhow::Result<Option<String>>,
 ) -> anyhow::Result<()> {
-    let address = match &options.address {
-        Some(address) => address.clone(),
-        None => check::local(check::load(&options.config)?.listen).to_string(),
-    };
+    let address = which.address()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build()?;
-        let url = format!("http://{address}/{order}");
-        let answer = http.post(&url).send().await;
+        let answer = check::client()?.post(format!("http://{address}/{order}")).send().await;
         let answer = answer.with_context(|| format!("no agent answers at {address}"))?;
         let is_obeyed = answer.status().is_success();
         let said: Value = answer.json().await.context("what answers there is no mrgc-agent")?;

@@ -3,9 +3,10 @@
 //! ```text
 //!  gpu, host, inference, enclave ─┐                        ┌─► server: GET /health
 //!  heart ── registered, written ──┤                        ├─► heart: heartbeats, findings
-//!  notices, orders ───────────────┼─► control loop: State ─┤ snapshots
+//!  notices, orders, reports ──────┼─► control loop: State ─┤ snapshots
 //!  cleanup: what it found ────────┤                        ├─► cleanup: begins, ends
-//!  shutdown ── drain ─────────────┘                        └─► keeper: what outlives the process
+//!  supervisor ── reload ──────────┤                        ├─► keeper: what outlives the process
+//!  shutdown ── drain ─────────────┘                        └─► supervisor: READY, STATUS
 //! ```
 
 use std::{
@@ -211,11 +212,7 @@ impl Control {
                 _ = ticks.tick(), if self.state.waits() => Event::Tick,
                 reload = self.supervisor.next_reload() => self.reload(reload),
                 Some(end) = probes.join_next() => return Err(ended(end)),
-                // While draining, the heart ends where it never registered.
-                Some(end) = hearts.join_next() => match end {
-                    Ok(()) if draining => continue,
-                    end => return Err(ended(end)),
-                },
+                Some(end) = hearts.join_next() => return Err(ended(end)),
             };
             self.apply(event);
             if self.state.drained().is_some() {
@@ -295,7 +292,8 @@ fn ended(end: Result<(), JoinError>) -> RunError {
     })
 }
 
-pub(crate) fn now() -> Timestamp {
+/// By this machine's clock.
+pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

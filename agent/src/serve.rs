@@ -41,7 +41,8 @@ async fn serve(config: Config, options: &Run, log_filter: LogFilter) -> anyhow::
     // Before anything else, so that a signal that comes early is heard, too.
     let mut signals = Signals::listen()?;
     let hangups = listen(SignalKind::hangup())?;
-    let notifier = Notifier::from_environment().context("NOTIFY_SOCKET names no socket")?;
+    let notifier = Notifier::from_environment()
+        .context("NOTIFY_SOCKET names no socket: unset it where no service manager listens")?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {} (`listen`)", config.listen))?;

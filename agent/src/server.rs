@@ -8,8 +8,8 @@
 //! | `/livez` | what restarts a hung agent | 200 while the process answers |
 //! | `/metrics` | Prometheus | the text format |
 //! | `POST /attestation` | routers | the enclave's document over their nonce, which they verify |
-//! | `POST /drain`, `/undrain`, `/clean` | `mrgc-agent drain` and the others | where that leads; taken from this machine only |
-//! | `POST /report` | an inference server that says itself how it is | 204; taken from this machine only |
+//! | `POST /drain`, `/undrain`, `/clean` | `mrgc-agent drain` and the others, on this machine | where that leads |
+//! | `POST /report` | an inference server on this machine that says itself how it is | 204 |
 //!
 //! Another query than `?detail` is a 400: a prober that asks for what is not there should learn so at its first try.
 //! Each page is written once for a snapshot, however often it is asked for.
@@ -18,6 +18,7 @@ mod attestation;
 mod orders;
 mod page;
 mod reports;
+mod request;
 
 use std::{
     sync::{
@@ -95,7 +96,7 @@ pub(crate) async fn serve(
     relay: Relay,
     events: mpsc::Sender<Event>,
 ) {
-    let own_address = listener.local_addr().ok();
+    let own_ip = listener.local_addr().ok().map(|own| own.ip());
     let attestation = attestation::route(relay, snapshots.clone());
     let faces = Arc::new(Faces {
         snapshots,
@@ -109,9 +110,8 @@ pub(crate) async fn serve(
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .merge(reports::route(reports))
+        .merge(request::from_here(own_ip, reports::route(reports).merge(orders::routes(events))))
         .merge(attestation)
-        .merge(orders::routes(own_address, events))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(Arc::clone(&faces));

@@ -5,6 +5,8 @@
 
 mod pick;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -161,9 +163,10 @@ impl Scratch {
         self.in_flight_tokens.clear();
         self.totals.clear();
         let mut failure = NoRoute::NoneReady;
+        let mut serving = Serving::default();
         for (index, candidate) in (0u32..).zip(&question.view.candidates) {
             let live = live(index);
-            match eligible(question, candidate, live) {
+            match eligible(question, candidate, live, &mut serving) {
                 Ok(()) => {
                     self.picks.push(index);
                     self.in_flight.push(live.in_flight);
@@ -210,18 +213,40 @@ impl Scratch {
     }
 }
 
-fn eligible(question: &Question<'_>, candidate: &Candidate, live: Live) -> Result<(), NoRoute> {
+fn eligible<'a>(
+    question: &Question<'_>,
+    candidate: &'a Candidate,
+    live: Live,
+    serving: &mut Serving<'a>,
+) -> Result<(), NoRoute> {
     if !candidate.ready || live.masked {
         return Err(NoRoute::NoneReady);
     }
-    if let Some(model) = &question.request.model {
-        // An instance whose models nobody could ask for is taken at its pool's word.
-        if !candidate.models.is_empty() && !candidate.models.contains(model) {
-            return Err(NoRoute::NoneServes);
-        }
+    if let Some(model) = &question.request.model
+        && !serving.serves(&candidate.models, model)
+    {
+        return Err(NoRoute::NoneServes);
     }
     guard::check(&question.request.needs, question.rules, candidate)
         .map_err(|_| NoRoute::NonePermitted)
+}
+
+/// What was found in the last list of models: most candidates of a view share one.
+#[derive(Default)]
+struct Serving<'a>(Option<(&'a Arc<[String]>, bool)>);
+
+impl<'a> Serving<'a> {
+    fn serves(&mut self, models: &'a Arc<[String]>, model: &String) -> bool {
+        if let Some((known, serves)) = self.0
+            && Arc::ptr_eq(known, models)
+        {
+            return serves;
+        }
+        // An instance whose models nobody could ask for is taken at its pool's word.
+        let serves = models.is_empty() || models.contains(model);
+        self.0 = Some((models, serves));
+        serves
+    }
 }
 
 fn rank(reason: &NoRoute) -> u8 {

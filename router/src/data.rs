@@ -1,6 +1,6 @@
 //! The data plane: one thread per core, each with its own listener, upstream connections, policy
-//! instances and counters. Threads share the fleet's snapshot, the in-flight counts and nothing else, and
-//! wait for nothing off the data path.
+//! instances and counters. Threads share the fleet's snapshot, which they only read, and the slots' counts;
+//! they wait for nothing off the data path.
 //!
 //! ```text
 //!  accept ─► receive ─► understand ─► choose region ─► choose instance ─► attempt ─┐
@@ -9,6 +9,8 @@
 //!                                       └───────── region failed ◄────────────┘     ▼
 //!                                                                         stream, finish
 //! ```
+//!
+//! `client` is the side that accepts, `upstream` the one that attempts; both speak HTTP/1.1 by `wire`.
 
 mod alarm;
 mod body;

@@ -38,6 +38,7 @@ pub struct Store(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) client: Client,
     pub(crate) table_prefix: String,
+    aws_region: String,
     /// For messages.
     pub(crate) endpoint: String,
     pub(crate) timeout_ms: u64,
@@ -101,12 +102,18 @@ impl Store {
             replicas: Replicas::new(replicas.collect()),
             client: Client::from_conf(builder.build()),
             table_prefix: config.table_prefix.clone(),
+            aws_region: region.clone(),
             endpoint: endpoint.map_or_else(|| in_aws(&region), str::to_owned),
             timeout_ms: config.timeout_ms,
             shards: ShardCache::default(),
             corrupt: CorruptItems::default(),
             counters,
         })))
+    }
+
+    /// The AWS region whose replica of the tables is written, as in `us-east-1`.
+    pub fn aws_region(&self) -> &str {
+        &self.0.aws_region
     }
 
     /// What happened at the store's bounds since it was connected.

@@ -73,7 +73,7 @@ pub use metrics::{CollectorCounts, MAX_WINDOW_MINUTES, METRICS_BUDGET_BYTES, Met
 pub use policies::{MAX_ARTIFACT_BYTES, PolicyVersion};
 pub use provision::{ProvisionOptions, ProvisionStep};
 pub use reads::ReadingFrom;
-pub use regions::DEFAULT_SHARDS;
+pub use regions::{DEFAULT_SHARDS, SHARDS_FRESH};
 pub use registry::Registry;
 pub use routing_state::REPORT_BUDGET_BYTES;
 pub use schema::{TableDefinition, table_definitions};

@@ -39,7 +39,7 @@ const OPTIONAL: [&str; 5] =
     ["provider", "latitude", "longitude", "carbon_intensity", "max_capacity"];
 
 /// How long a region's shard count is used before it is read again.
-const SHARDS_FRESH: Duration = Duration::from_secs(60);
+pub const SHARDS_FRESH: Duration = Duration::from_secs(60);
 /// Regions whose shard count is remembered; above it, all are forgotten.
 const MAX_CACHED: usize = 1_024;
 

@@ -5,8 +5,8 @@ use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, ti
 use mrgc_settings::{Layers, Problems, Written};
 
 use super::{
-    Config, ENVIRONMENT_PREFIX, Enclave, Gpu, Heartbeat, IdentitySource, Instance, inference,
-    life, raw,
+    Config, ENVIRONMENT_PREFIX, Enclave, Gpu, Heartbeat, IdentitySource, Instance, inference, life,
+    raw,
 };
 use crate::{enclave::Channel, lifecycle::DrainLimits};
 
@@ -60,7 +60,7 @@ fn check_all(layers: &mut Layers, settings: raw::Settings, written: Written) -> 
     let drain = drain(layers, &settings.drain);
     let notices = life::notices(layers, settings.notices);
     let cleanup = life::cleanup(layers, settings.cleanup);
-    let state_directory = state_directory(layers, settings.state_directory);
+    let state_directory = settings.state_directory.map(|it| path(layers, "state_directory", it));
     if settings.store.timeout_ms == 0 {
         layers.reject("store.timeout_ms", "is 0: choose 1 or more");
     }
@@ -92,11 +92,7 @@ fn check_all(layers: &mut Layers, settings: raw::Settings, written: Written) -> 
     })
 }
 
-fn instance(
-    layers: &mut Layers,
-    raw: raw::Instance,
-    source: IdentitySource,
-) -> Option<Instance> {
+fn instance(layers: &mut Layers, raw: raw::Instance, source: IdentitySource) -> Option<Instance> {
     if source == IdentitySource::Config {
         for (key, value) in [
             ("instance.id", &raw.id),
@@ -180,7 +176,6 @@ fn name(layers: &mut Layers, key: &str, name: String) -> Option<String> {
     Some(name)
 }
 
-
 fn gpu(layers: &mut Layers, raw: raw::Gpu) -> Gpu {
     if raw.library.as_deref() == Some("") {
         layers.reject("gpu.library", "is empty: give a path, or leave it out");
@@ -188,6 +183,9 @@ fn gpu(layers: &mut Layers, raw: raw::Gpu) -> Gpu {
     if raw.count == Some(0) {
         layers.reject("gpu.count", "is 0: give how many GPUs there must be, or leave it out");
     }
+    let kernel_log = raw.kernel_log.unwrap_or_else(|| "/dev/kmsg".to_owned());
+    let acknowledgement =
+        raw.acknowledgement_file.unwrap_or_else(|| "/run/mrgc/gpu-acknowledged".to_owned());
     Gpu {
         library: raw.library,
         required: raw.required,
@@ -196,18 +194,12 @@ fn gpu(layers: &mut Layers, raw: raw::Gpu) -> Gpu {
         rare_every: u32::try_from(within(layers, "gpu.rare_every", raw.rare_every, 12, 1..=10_000))
             .unwrap_or(u32::MAX),
         count: raw.count,
-        kernel_log: path(layers, "gpu.kernel_log", raw.kernel_log, "/dev/kmsg"),
-        acknowledgement_file: path(
-            layers,
-            "gpu.acknowledgement_file",
-            raw.acknowledgement_file,
-            "/run/mrgc/gpu-acknowledged",
-        ),
+        kernel_log: path(layers, "gpu.kernel_log", kernel_log),
+        acknowledgement_file: path(layers, "gpu.acknowledgement_file", acknowledgement),
     }
 }
 
-fn path(layers: &mut Layers, key: &str, path: Option<String>, default: &str) -> PathBuf {
-    let path = path.unwrap_or_else(|| default.to_owned());
+fn path(layers: &mut Layers, key: &str, path: String) -> PathBuf {
     if !path.starts_with('/') {
         layers.reject(key, format!("is \"{path}\": give a path from the root"));
     }
@@ -218,11 +210,14 @@ fn enclave(layers: &mut Layers, raw: raw::Enclave) -> Enclave {
     if raw.nitro_cli.as_deref() == Some("") {
         layers.reject("enclave.nitro_cli", "is empty: give a name or a path, or leave it out");
     }
+    let device = raw.device.unwrap_or_else(|| "/dev/nitro_enclaves".to_owned());
+    let allocator =
+        raw.allocator.unwrap_or_else(|| "/etc/nitro_enclaves/allocator.yaml".to_owned());
     Enclave {
         nitro_cli: raw.nitro_cli.unwrap_or_else(|| "nitro-cli".to_owned()),
-        logs_directory: raw.logs_directory,
-        device: raw.device.unwrap_or_else(|| "/dev/nitro_enclaves".into()),
-        allocator: raw.allocator.unwrap_or_else(|| "/etc/nitro_enclaves/allocator.yaml".into()),
+        logs_directory: raw.logs_directory.map(|it| path(layers, "enclave.logs_directory", it)),
+        device: path(layers, "enclave.device", device),
+        allocator: path(layers, "enclave.allocator", allocator),
         channel: channel(layers, raw.port, raw.socket),
         required: raw.required,
         interval: millis(layers, "enclave.interval_ms", raw.interval_ms, 10_000, 100..=600_000),
@@ -231,11 +226,13 @@ fn enclave(layers: &mut Layers, raw: raw::Enclave) -> Enclave {
 }
 
 /// The way to the enclave: a port of its vsock, or a socket of this machine.
-fn channel(layers: &mut Layers, port: Option<u32>, socket: Option<PathBuf>) -> Option<Channel> {
+fn channel(layers: &mut Layers, port: Option<u32>, socket: Option<String>) -> Option<Channel> {
     match (port, socket) {
         (None, None) => None,
         (Some(port), None) => Some(Channel::Vsock { port }),
-        (None, Some(path)) => Some(Channel::Unix { path }),
+        (None, Some(socket)) => {
+            Some(Channel::Unix { path: path(layers, "enclave.socket", socket) })
+        }
         (Some(_), Some(_)) => {
             layers.reject("enclave.socket", "is set beside enclave.port: choose one of them");
             None
@@ -263,14 +260,6 @@ fn drain(layers: &mut Layers, raw: &raw::Drain) -> DrainLimits {
         settle: limit("drain.settle_seconds", raw.settle_seconds, 3),
         unknown_grace: limit("drain.unknown_grace_seconds", raw.unknown_grace_seconds, 30),
     }
-}
-
-fn state_directory(layers: &mut Layers, path: Option<String>) -> Option<PathBuf> {
-    let path = path?;
-    if !path.starts_with('/') {
-        layers.reject("state_directory", format!("is \"{path}\": give a path from the root"));
-    }
-    Some(path.into())
 }
 
 pub(super) fn seconds(

@@ -107,6 +107,11 @@ pub enum TimeUnit {
 }
 
 impl Inference {
+    /// Whether the agent waits for what it says, instead of asking.
+    pub fn reports_itself(&self) -> bool {
+        matches!(self.source, InferenceSource::Push { .. })
+    }
+
     /// The port that it listens on, as the routers reach it, too; `None`: it is not configured.
     pub fn port(&self) -> Option<u16> {
         let InferenceSource::Poll(target) = &self.source else { return None };
@@ -136,7 +141,8 @@ pub(super) fn inference(layers: &mut Layers, raw: raw::Inference) -> Option<Infe
         target(layers, raw).map(|target| InferenceSource::Poll(Box::new(target)))
     };
     if source.is_none() && required == Some(true) {
-        layers.reject("inference.required", "is true, and inference.url is not set: set it");
+        let needs = "is true, and inference.url is not set: set it, or inference.detect";
+        layers.reject("inference.required", needs);
     }
     Some(Inference {
         source: source?,
@@ -184,7 +190,8 @@ fn target(layers: &mut Layers, raw: raw::Inference) -> Option<InferenceTarget> {
     let kind = kind(layers, &raw.kind, raw.metrics.as_ref());
     if raw.url.is_none() && !raw.detect {
         if kind != InferenceKind::Auto {
-            let needs = "is set, and the server's address is not: set inference.url";
+            let needs =
+                "is set, and the server's address is not: set inference.url or inference.detect";
             layers.reject("inference.kind", needs);
         }
         return None;

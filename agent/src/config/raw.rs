@@ -1,6 +1,6 @@
 //! The settings as they are written: every key optional, unknown keys refused.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use mrgc_fleet::model::Framework;
 use mrgc_store::StoreConfig;
@@ -79,11 +79,11 @@ pub(super) struct Gpu {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Enclave {
     pub(super) nitro_cli: Option<String>,
-    pub(super) logs_directory: Option<PathBuf>,
-    pub(super) device: Option<PathBuf>,
-    pub(super) allocator: Option<PathBuf>,
+    pub(super) logs_directory: Option<String>,
+    pub(super) device: Option<String>,
+    pub(super) allocator: Option<String>,
     pub(super) port: Option<u32>,
-    pub(super) socket: Option<PathBuf>,
+    pub(super) socket: Option<String>,
     pub(super) required: bool,
     pub(super) interval_ms: Option<u64>,
     pub(super) timeout_ms: Option<u64>,

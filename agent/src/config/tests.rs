@@ -38,14 +38,12 @@ fn the_example_is_valid_and_shows_the_defaults() {
         assert_eq!(config.identity, minimal.identity);
         assert_eq!(config.notices, minimal.notices);
         assert_eq!(config.cleanup, minimal.cleanup);
-        assert_eq!(config.gpu.interval, minimal.gpu.interval);
-        assert_eq!(config.gpu.deadline, minimal.gpu.deadline);
-        assert_eq!(config.gpu.rare_every, minimal.gpu.rare_every);
-        assert_eq!(config.gpu.kernel_log, minimal.gpu.kernel_log);
-        assert_eq!(config.gpu.acknowledgement_file, minimal.gpu.acknowledgement_file);
-        assert_eq!(config.store.table_prefix, minimal.store.table_prefix);
-        assert_eq!(config.store.timeout_ms, minimal.store.timeout_ms);
-        assert_eq!(config.log.level, minimal.log.level);
+        assert_eq!(format!("{:?}", config.gpu), format!("{:?}", minimal.gpu));
+        assert_eq!(format!("{:?}", config.store), format!("{:?}", minimal.store));
+        assert_eq!(format!("{:?}", config.log), format!("{:?}", minimal.log));
+        assert_eq!(config.instance.pool, minimal.instance.pool);
+        assert_eq!(config.instance.health_address, None);
+        assert_eq!(config.state_directory, None);
     }
 }
 
@@ -57,9 +55,20 @@ fn is_setting(line: &str) -> bool {
 fn the_example_names_every_key() {
     // What serde lists as known, found out by asking for something unknown.
     let example = include_str!("../../agent.example.toml");
-    for section in
-        ["", "instance", "inference", "gpu", "enclave", "heartbeat", "drain", "identity", "notices", "cleanup", "store", "log"]
-    {
+    for section in [
+        "",
+        "instance",
+        "inference",
+        "gpu",
+        "enclave",
+        "heartbeat",
+        "drain",
+        "identity",
+        "notices",
+        "cleanup",
+        "store",
+        "log",
+    ] {
         let text = format!("[{section}]\nno_such_key = 1\n");
         let text = if section.is_empty() { "no_such_key = 1\n" } else { &text };
         let problems = check(text, &[]).unwrap_err();
@@ -96,7 +105,7 @@ fn the_environment_alone_is_enough() {
     assert_eq!(mode, HeartbeatMode::Adaptive);
     let replicas: Vec<_> = config.store.replicas.iter().map(|r| r.aws_region.as_str()).collect();
     assert_eq!(replicas, ["us-east-2", "us-west-2"]);
-    let registration = 
+    let registration =
         crate::identity::registration(&config, &Err(String::new()), 8080, Timestamp(1)).unwrap();
     assert_eq!(registration.health_address, "10.0.0.5:8080");
     assert_eq!(registration.pool.as_str(), "default");
@@ -176,14 +185,24 @@ fn an_inference_server_is_required_only_where_there_is_one() {
 }
 
 #[test]
-fn what_is_wrong_about_the_gpus_is_told() {
-    for (key, told) in [
-        ("count = 0", "gpu.count: is 0: give how many GPUs there must be, or leave it out"),
-        ("rare_every = 0", "gpu.rare_every: is 0: choose 1 to 10000"),
-        ("kernel_log = \"kmsg\"", "gpu.kernel_log: is \"kmsg\": give a path from the root"),
-        ("acknowledgement_file = \"\"", "gpu.acknowledgement_file: is \"\": give a path from the root"),
+fn what_is_wrong_about_gpus_and_enclaves_is_told() {
+    for (section, key, told) in [
+        ("gpu", "count = 0", "gpu.count: is 0: give how many GPUs there must be, or leave it out"),
+        ("gpu", "rare_every = 0", "gpu.rare_every: is 0: choose 1 to 10000"),
+        ("gpu", "kernel_log = \"kmsg\"", "gpu.kernel_log: is \"kmsg\": give a path from the root"),
+        (
+            "gpu",
+            "acknowledgement_file = \"\"",
+            "gpu.acknowledgement_file: is \"\": give a path from the root",
+        ),
+        (
+            "enclave",
+            "logs_directory = \"logs\"",
+            "enclave.logs_directory: is \"logs\": give a path from the root",
+        ),
+        ("enclave", "socket = \"s\"", "enclave.socket: is \"s\": give a path from the root"),
     ] {
-        let problems = check(&format!("{MINIMAL}[gpu]\n{key}\n"), &[]).unwrap_err();
+        let problems = check(&format!("{MINIMAL}[{section}]\n{key}\n"), &[]).unwrap_err();
         assert!(problems.to_string().contains(told), "{problems}");
     }
 }

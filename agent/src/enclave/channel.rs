@@ -1,5 +1,6 @@
 //! The way to a program inside of the enclave: a line of JSON there, a line of JSON back, on a connection of
-//! its own each time.
+//! its own each time. Each question has a type and a nonce, and its answer the same nonce, and what was asked for
+//! or an error.
 //!
 //! Sockets of vsock are no part of the async runtime, so the exchange blocks a thread, within a deadline. The
 //! transport is an address and nothing else: what holds over a Unix socket holds over vsock.
@@ -10,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
 use socket2::{SockAddr, Socket, Type};
 use thiserror::Error;
 
@@ -52,19 +54,44 @@ pub(crate) enum ChannelError {
     Lost(#[from] tokio::task::JoinError),
 }
 
+#[derive(Deserialize)]
+struct Answer<T> {
+    nonce: String,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(flatten)]
+    said: T,
+}
+
 impl Channel {
-    /// Sends a line and reads the one that answers it. `cid` is the enclave's address.
+    /// Asks what is of this type, and gives what the answer says besides. `cid` is the enclave's address.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         cid: Option<u32>,
-        question: &impl Serialize,
+        kind: &str,
+        nonce: &str,
+        timeout: Duration,
+    ) -> Result<T, ChannelError> {
+        let question = json!({ "type": kind, "nonce": nonce });
+        let answer: Answer<T> = self.exchange(cid, format!("{question}\n"), timeout).await?;
+        match answer.error {
+            _ if answer.nonce != nonce => Err(ChannelError::OtherNonce),
+            Some(error) => Err(ChannelError::Refused(error)),
+            None => Ok(answer.said),
+        }
+    }
+
+    /// Sends a line and reads the one that answers it.
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        cid: Option<u32>,
+        line: String,
         timeout: Duration,
     ) -> Result<T, ChannelError> {
         let (address, at) = self.address(cid)?;
-        let mut line = serde_json::to_vec(question).unwrap_or_default();
-        line.push(b'\n');
-        let asked =
-            tokio::task::spawn_blocking(move || Exchange::new(timeout).run(&address, at, &line));
+        let asked = tokio::task::spawn_blocking(move || {
+            Exchange::new(timeout).run(&address, at, line.as_bytes())
+        });
         let answer = asked.await??;
         serde_json::from_slice(&answer).map_err(|error| {
             let text = String::from_utf8_lossy(&answer);

@@ -10,9 +10,11 @@ use mrgc_fleet::{
     model::{Measured, Sample},
 };
 use serde::Deserialize;
-use serde_json::json;
 
-use super::{Channel, Enclave, channel::ChannelError, status::Heartbeat};
+use super::{
+    Channel,
+    status::{Enclave, Heartbeat},
+};
 
 /// Of the operations in one answer, these are counted.
 const MAX_SAMPLES: usize = 1_024;
@@ -25,11 +27,9 @@ pub(super) struct Heart {
     measured: Measured,
 }
 
+/// What it did.
 #[derive(Deserialize)]
-struct Answer {
-    nonce: String,
-    #[serde(default)]
-    error: Option<String>,
+struct Told {
     #[serde(default)]
     operations: Vec<Operation>,
 }
@@ -48,12 +48,13 @@ impl Heart {
         enclaves: &[Enclave],
         timeout: Duration,
     ) -> Option<Heartbeat> {
-        let enclave = enclaves.iter().find(|enclave| enclave.is_running())?;
+        let enclave = Enclave::first_running(enclaves)?;
+        let nonce = format!("{:032x}", fastrand::u128(..));
         let asked = Instant::now();
-        let answer = ask(channel, enclave.cid, timeout).await;
+        let answer = channel.ask(enclave.cid, "heartbeat", &nonce, timeout).await;
         let took_ms = asked.elapsed().as_secs_f64() * 1_000.0;
         Some(match answer {
-            Ok(operations) => {
+            Ok(Told { operations }) => {
                 self.failures = 0;
                 for Operation { name, ms } in operations.iter().take(MAX_SAMPLES) {
                     self.measured.record(&Sample::EnclaveOperation { name, ms: *ms });
@@ -70,22 +71,5 @@ impl Heart {
 
     pub(super) fn operations(&self) -> BTreeMap<String, Histogram> {
         self.measured.enclave_operations.clone()
-    }
-}
-
-async fn ask(
-    channel: &Channel,
-    cid: Option<u32>,
-    timeout: Duration,
-) -> Result<Vec<Operation>, ChannelError> {
-    let nonce = format!("{:032x}", fastrand::u128(..));
-    let question = json!({ "type": "heartbeat", "nonce": nonce });
-    let answer: Answer = channel.ask(cid, &question, timeout).await?;
-    if answer.nonce != nonce {
-        return Err(ChannelError::OtherNonce);
-    }
-    match answer.error {
-        Some(error) => Err(ChannelError::Refused(error)),
-        None => Ok(answer.operations),
     }
 }

@@ -1,10 +1,9 @@
 //! `POST /attestation`: a router's nonce goes to the enclave, and the enclave's document comes back. Nothing of
 //! either is understood here; what cannot be a nonce or a document is not passed on.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 
@@ -13,9 +12,6 @@ use crate::reload::Live;
 
 /// A nonce in base64, in JSON.
 pub(crate) const MAX_BODY_BYTES: usize = 2 << 10;
-
-/// How long a question may take to arrive.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a security module takes, in base64.
 const MAX_NONCE_CHARS: usize = 684;
@@ -31,11 +27,8 @@ struct Question {
 
 #[derive(Debug, Deserialize)]
 struct FromEnclave {
-    nonce: String,
     #[serde(default)]
     document: Option<String>,
-    #[serde(default)]
-    error: Option<String>,
 }
 
 /// The enclave's document.
@@ -50,7 +43,7 @@ pub(crate) struct Answer {
 pub(crate) enum RelayError {
     #[error("the question is not valid: {0}")]
     Invalid(String),
-    #[error("no way to the enclave is configured: set enclave.port")]
+    #[error("no way to the enclave is configured: set enclave.port or enclave.socket")]
     NoChannel,
     #[error("no enclave is known to run")]
     NoEnclave,
@@ -88,19 +81,11 @@ impl Relay {
             return Err(RelayError::Invalid(why));
         }
         let channel = self.channel.as_ref().ok_or(RelayError::NoChannel)?;
-        let enclave =
-            enclaves.iter().find(|enclave| enclave.is_running()).ok_or(RelayError::NoEnclave)?;
+        let enclave = Enclave::first_running(enclaves).ok_or(RelayError::NoEnclave)?;
         let _permit = self.room.try_acquire().map_err(|_| RelayError::Busy)?;
-        let question = json!({ "type": "attest", "nonce": nonce });
         let timeout = self.settings.borrow().enclave_timeout;
-        let answer: FromEnclave = channel.ask(enclave.cid, &question, timeout).await?;
-        if answer.nonce != nonce {
-            return Err(ChannelError::OtherNonce.into());
-        }
-        if let Some(error) = answer.error {
-            return Err(ChannelError::Refused(error).into());
-        }
-        let document = answer.document.filter(|document| is_base64(document));
+        let FromEnclave { document } = channel.ask(enclave.cid, "attest", &nonce, timeout).await?;
+        let document = document.filter(|document| is_base64(document));
         Ok(Answer { document: document.ok_or(RelayError::NoDocument)? })
     }
 }

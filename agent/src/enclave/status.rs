@@ -83,6 +83,11 @@ impl Enclave {
     pub fn is_running(&self) -> bool {
         self.state == "RUNNING"
     }
+
+    /// The one that is asked, of all that are listed.
+    pub fn first_running(enclaves: &[Self]) -> Option<&Self> {
+        enclaves.iter().find(|enclave| enclave.is_running())
+    }
 }
 
 /// How the enclave answered the last time it was asked.

@@ -65,8 +65,7 @@ impl Beats {
     pub(super) fn next(&mut self, snapshot: &Snapshot, generation: u64) -> Report {
         self.sequence += 1;
         let lifecycle = step(self.reported, snapshot.lifecycle);
-        let facts = (lifecycle, snapshot.assessment.health);
-        self.told = Some(Told { at: Instant::now(), facts });
+        self.told = Some(Told { at: Instant::now(), facts: facts(snapshot) });
         let promise = u32::try_from(self.pace.promise().as_millis()).unwrap_or(u32::MAX);
         let report = snapshot.report(generation, self.sequence);
         Report { lifecycle, next_within_ms: Some(promise), ..report }
@@ -81,7 +80,13 @@ impl Beats {
         // The second comes anywhere within an interval after the first, so that instances that started
         // together do not beat together.
         let is_first = self.counts.written == 0;
-        let share = if is_first { fastrand::f64() } else { 1.0 };
+        let is_there = self.told.is_some_and(|told| told.facts.0 == report.lifecycle);
+        let share = match is_there {
+            // The next step on the way.
+            false => 0.0,
+            true if is_first => fastrand::f64(),
+            true => 1.0,
+        };
         let now = Instant::now();
         self.due = now + self.pace.interval().mul_f64(share);
         self.failures = 0;
@@ -126,7 +131,7 @@ impl Beats {
     }
 }
 
-/// The last attempt at a heartbeat.
+/// The last attempt at a heartbeat, and what it was about: all of it, or the first step on the way there.
 #[derive(Clone, Copy)]
 pub(super) struct Told {
     pub(super) at: Instant,
@@ -149,6 +154,39 @@ fn step(from: Lifecycle, to: Lifecycle) -> Lifecycle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn snapshot(lifecycle: Lifecycle) -> Snapshot {
+        Snapshot { lifecycle, ..Snapshot::blank() }
+    }
+
+    #[test]
+    fn a_step_on_the_way_is_followed_by_the_next_at_once_and_a_failure_is_not() {
+        let interval = Duration::from_secs(300);
+        let mode = config::HeartbeatMode::Adaptive;
+        let mut beats =
+            Beats::new(config::Heartbeat { mode, interval, max_interval: 3 * interval });
+        let reason = "no answer".to_owned();
+        let error = StoreError::NotConfigured { reason };
+        let available = beats.next(&snapshot(Lifecycle::Available), 1);
+        beats.written(available);
+        for (fails, expected) in
+            [(true, "draining"), (false, "draining"), (true, "cleaning"), (false, "cleaning")]
+        {
+            let cleaning = snapshot(Lifecycle::Cleaning);
+            assert!(!beats.skip(&cleaning), "{expected}");
+            let report = beats.next(&cleaning, 1);
+            assert_eq!(report.lifecycle.as_str(), expected);
+            assert_eq!(beats.told.map(|told| told.facts), Some(facts(&cleaning)), "no news");
+            let is_last = expected == "cleaning";
+            if fails {
+                beats.failed(&error)
+            } else {
+                beats.written(report)
+            }
+            let is_soon = beats.due < Instant::now() + interval / 2;
+            assert_eq!(is_soon, fails || !is_last, "{expected}, fails: {fails}");
+        }
+    }
 
     #[test]
     fn every_lifecycle_is_reached_in_two_steps() {

@@ -19,9 +19,6 @@ use crate::{
 /// Names of models are most of a report.
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// How long a report may take to arrive.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Reports that wait to be taken in. More are refused: the next one says the same, and is newer.
 const MAX_WAITING: usize = 8;
 
@@ -158,7 +155,8 @@ async fn run(
     }
 }
 
-fn silent(reason: &str, at: Duration) -> signals::Inference {
+/// No report, and why.
+pub(crate) fn silent(reason: &str, at: Duration) -> signals::Inference {
     signals::Inference::new(Reading::error(reason), Reading::error(reason), at)
 }
 

@@ -109,6 +109,19 @@ fn a_signal_before_the_registration_ends_it_without_one() {
 }
 
 #[test]
+fn what_is_called_off_before_the_registration_serves_again() {
+    let mut story = Story::restored(Kept::default());
+    assert_eq!(story.obey(Order::Drain), Ok("draining"));
+    story.notice(&[notice(Cause::SpotInterruption, "terminate at 8")]);
+    assert_eq!(story.pass(4, BUSY), "draining");
+    story.notice(&[]);
+    assert_eq!(story.obey(Order::Undrain), Ok("registering"));
+    assert!(!story.life.is_leaving() && story.life.drained().is_none());
+    story.life.registered(None, story.now);
+    assert_eq!(story.phase(), "available");
+}
+
+#[test]
 fn a_spot_interruption_drains_for_good_and_the_process_stays() {
     let mut story = Story::serving();
     let spot = notice(Cause::SpotInterruption, "terminate at 8");

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::State,
-    http::{HeaderValue, Method, StatusCode, header},
-    response::Response,
-    routing::post,
+    Router, body::Body, extract::State, http::StatusCode, response::Response, routing::post,
 };
-use tokio::{sync::watch, time};
+use tokio::sync::watch;
 
-use super::{JSON, answer, json, problem};
+use super::{
+    JSON, answer, json, only_post, problem,
+    request::{self, BodyError},
+};
 use crate::{
-    enclave::relay::{self, Relay, RelayError},
+    enclave::relay::{MAX_BODY_BYTES, Relay, RelayError},
     state::Snapshot,
 };
 
@@ -33,20 +31,10 @@ pub(super) fn route<S: Clone + Send + Sync + 'static>(
         .with_state(Desk { relay, snapshots })
 }
 
-async fn attest(State(desk): State<Desk>, body: Body) -> Response {
-    let body = time::timeout(relay::BODY_TIMEOUT, to_bytes(body, relay::MAX_BODY_BYTES));
-    let body = match body.await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            let detail = format!("a question is at most {} bytes", relay::MAX_BODY_BYTES);
-            return problem(StatusCode::PAYLOAD_TOO_LARGE, &detail);
-        }
-        Err(_) => {
-            return problem(StatusCode::REQUEST_TIMEOUT, "the question did not arrive in time");
-        }
-    };
+async fn attest(State(desk): State<Desk>, body: Body) -> Result<Response, BodyError> {
+    let body = request::read(body, MAX_BODY_BYTES).await?;
     let enclaves = desk.snapshots.borrow().signals.enclave.value.clone().unwrap_or_default();
-    match desk.relay.ask(&body, &enclaves.list).await {
+    Ok(match desk.relay.ask(&body, &enclaves.list).await {
         Ok(document) => answer(StatusCode::OK, JSON, json(&document)),
         Err(error) => {
             let code = match error {
@@ -58,12 +46,5 @@ async fn attest(State(desk): State<Desk>, body: Body) -> Response {
             };
             problem(code, &error.to_string())
         }
-    }
-}
-
-async fn only_post(method: Method) -> Response {
-    let detail = format!("/attestation does not take {method}; use POST with {{\"nonce\": …}}");
-    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &detail);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-    response
+    })
 }

@@ -95,6 +95,12 @@ async fn without_an_agent_it_looks_for_itself_and_changes_nothing() {
         assert_eq!(said["checks"]["store"]["status"], store_status, "{said}");
         assert_eq!(said["model_loaded"], true, "{said}");
     }
+    let push = Setup::new().with(&listen).with(&[("MRGC_AGENT__INFERENCE__KIND", "push")]);
+    let output = check(push, &["--json"]).await;
+    assert_eq!(output.status.code(), Some(0), "nobody could have reported to it");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let reason = said["checks"]["inference"]["reason"].as_str().unwrap();
+    assert!(reason.contains("reports itself to an agent that runs"), "{reason}");
     let shown = check(Setup::new().with(&listen), &[]).await;
     let shown = text(&shown.stdout);
     assert!(shown.contains(&format!("no agent listens at {address}")), "{shown}");

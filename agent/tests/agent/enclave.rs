@@ -93,7 +93,7 @@ async fn an_enclave_that_runs_must_answer() {
         assert_eq!(shown["device"]["status"], "ok");
         assert_eq!(shown["allocator"]["status"], "missing");
         assert_eq!(shown["operations"]["decrypt"]["mean_ms"], 4.0);
-        let page = agent.get("/metrics").await.text().await.unwrap();
+        let page = agent.metrics().await;
         assert!(page.contains("mrgc_agent_enclave_up 1\n"), "{page}");
         let count = "mrgc_agent_enclave_operation_seconds_count{operation=\"decrypt\"}";
         assert!(page.contains(count), "{page}");

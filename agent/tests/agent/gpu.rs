@@ -10,7 +10,7 @@ use std::{fs, io::Write, path::PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Agent, ModelServer, Setup, until};
+use crate::support::{Agent, ModelServer, Setup};
 
 /// A machine's GPUs and its kernel's log.
 struct Machine {
@@ -93,13 +93,4 @@ impl Machine {
 /// Waits until the GPUs are as fit as this, and gives why.
 async fn fitness_becomes(agent: &Agent, fitness: &str) -> Value {
     agent.health_when(fitness, |_, body| body["gpus"]["fitness"] == fitness).await
-}
-
-/// Waits until the metrics have this line.
-async fn metrics_say(agent: &Agent, line: &str) {
-    until(line, async || {
-        let text = agent.get("/metrics").await.text().await.unwrap();
-        if text.lines().any(|told| told == line) { Ok(()) } else { Err(text) }
-    })
-    .await;
 }

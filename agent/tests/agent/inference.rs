@@ -1,87 +1,19 @@
-//! Inference servers of every kind: what they say is what `/health?detail` says. Each is a real HTTP server with
-//! the pages of that kind; the pages of metrics are in `tests/pages`.
+//! Inference servers: how they are found, followed and believed. Each is a real HTTP server with the pages of its
+//! kind; the pages of metrics are in `tests/pages`.
+
+mod kinds;
+mod pages;
 
 use std::{
     fs,
-    path::Path,
-    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use axum::{
-    Router,
-    http::{StatusCode, Uri},
-    routing::any,
-};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle, task::JoinSet};
+use tokio::net::TcpListener;
 
-use crate::support::{Agent, Engine, Setup, until};
-
-const OPENAI: &str = r#"{"object":"list","data":[{"id":"m","object":"model"}]}"#;
-
-/// A page: its path, its code and its body.
-type Page = (&'static str, u16, String);
-
-/// A server with these pages and no others.
-struct PageServer {
-    url: String,
-    port: u16,
-    pages: Arc<Mutex<Vec<Page>>>,
-    serving: JoinHandle<()>,
-}
-
-impl PageServer {
-    async fn start(pages: Vec<Page>) -> Self {
-        Self::start_at(0, pages).await
-    }
-
-    async fn start_at(port: u16, pages: Vec<Page>) -> Self {
-        let listener = until("the server's port", async || {
-            TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| error.to_string())
-        })
-        .await;
-        let port = listener.local_addr().unwrap().port();
-        let pages = Arc::new(Mutex::new(pages));
-        let served = Arc::clone(&pages);
-        let page = any(async move |uri: Uri| {
-            let pages = served.lock().unwrap();
-            let found = pages.iter().find(|(path, ..)| *path == uri.path());
-            let (code, body) =
-                found.map_or((404, String::new()), |(_, code, body)| (*code, body.clone()));
-            (StatusCode::from_u16(code).unwrap(), body)
-        });
-        let serving = tokio::spawn(async move {
-            axum::serve(listener, Router::new().fallback_service(page)).await.unwrap();
-        });
-        Self { url: format!("http://127.0.0.1:{port}"), port, pages, serving }
-    }
-
-    fn show(&self, pages: Vec<Page>) {
-        *self.pages.lock().unwrap() = pages;
-    }
-
-    async fn stop(self) -> u16 {
-        self.serving.abort();
-        let _ = self.serving.await;
-        self.port
-    }
-}
-
-/// A page of metrics, as it was written down.
-fn captured(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pages");
-    fs::read_to_string(folder.join(format!("{name}.prom"))).unwrap()
-}
-
-fn ok(path: &'static str, body: &str) -> Page {
-    (path, 200, body.to_owned())
-}
-
-fn vllm(waiting: u32) -> Vec<Page> {
-    let metrics = format!("vllm:num_requests_waiting {waiting}\nvllm:num_requests_running 1\n");
-    vec![ok("/metrics", &metrics), ok("/v1/models", OPENAI)]
-}
+use self::pages::{OPENAI, PageServer, captured, ok, vllm};
+use crate::support::{Agent, Engine, Setup};
 
 fn setup(settings: &[(&str, &str)]) -> Setup {
     let named =
@@ -93,141 +25,6 @@ fn setup(settings: &[(&str, &str)]) -> Setup {
 
 fn inference_says(body: &Value, told: &str) -> bool {
     body["checks"]["inference"]["reason"].as_str().is_some_and(|reason| reason.contains(told))
-}
-
-/// A server of each kind.
-struct Case {
-    server: &'static str,
-    /// `inference.kind`, where it is not found out.
-    kind: Option<&'static str>,
-    pages: Vec<Page>,
-    /// Waiting, running, latency, time to first token, models.
-    expected: [Value; 5],
-}
-
-fn case(server: &'static str, pages: Vec<Page>, expected: [Value; 5]) -> Case {
-    Case { server, kind: None, pages, expected }
-}
-
-fn cases() -> Vec<Case> {
-    let (null, m) = (Value::Null, json!(["m"]));
-    let with =
-        |path, page: &str, models: &str| vec![ok(path, &captured(page)), ok("/v1/models", models)];
-    let triton = |page: &str| {
-        vec![
-            ok("/metrics", &captured(page)),
-            ok("/v2/health/ready", ""),
-            ok("/v2/repository/index", r#"[{"name":"m","version":"1","state":"READY"}]"#),
-        ]
-    };
-    let slots = r#"[{"id":0,"is_processing":true},{"id":1,"is_processing":false}]"#;
-    let tags = r#"{"models":[{"name":"m","size":1}]}"#;
-    vec![
-        case(
-            "vLLM",
-            with("/metrics", "vllm", OPENAI),
-            [json!(2), json!(7), json!(150.0), json!(40.0), m.clone()],
-        ),
-        case(
-            "vLLM",
-            with("/metrics", "vllm_v0", OPENAI),
-            [json!(6), json!(8), json!(1500.0), json!(50.0), m.clone()],
-        ),
-        case(
-            "SGLang",
-            with("/metrics", "sglang", OPENAI),
-            [json!(10), json!(6), json!(2000.0), json!(60.0), m.clone()],
-        ),
-        case(
-            "TGI",
-            vec![
-                ok("/metrics", &captured("tgi")),
-                ok("/health", ""),
-                ok("/info", r#"{"model_id":"m"}"#),
-            ],
-            [json!(7), json!(16), json!(900.0), null.clone(), m.clone()],
-        ),
-        case(
-            "Triton",
-            triton("triton"),
-            [json!(4), null.clone(), json!(40.0), null.clone(), m.clone()],
-        ),
-        case(
-            "Triton",
-            triton("triton_trtllm"),
-            [json!(7), json!(13), json!(2000.0), json!(150.0), m.clone()],
-        ),
-        case(
-            "TensorRT-LLM",
-            with("/prometheus/metrics", "tensorrt_llm", OPENAI),
-            [json!(4), json!(10), json!(800.0), json!(25.0), m.clone()],
-        ),
-        case(
-            "NIM",
-            with("/v1/metrics", "nim", OPENAI),
-            [json!(3), json!(11), json!(2500.0), json!(200.0), m.clone()],
-        ),
-        case(
-            "llama.cpp",
-            with("/metrics", "llama_cpp", OPENAI),
-            [json!(46), json!(4), null.clone(), null.clone(), m.clone()],
-        ),
-        Case {
-            kind: Some("llama-cpp"),
-            ..case(
-                "llama.cpp",
-                vec![
-                    ("/metrics", 501, String::new()),
-                    ok("/slots", slots),
-                    ok("/v1/models", OPENAI),
-                ],
-                [null.clone(), json!(1), null.clone(), null.clone(), m.clone()],
-            )
-        },
-        case(
-            "Ray Serve",
-            vec![
-                ok("/metrics", &captured("ray_serve_llm")),
-                ok("/-/routes", r#"{"/":"llm"}"#),
-                ok("/v1/models", OPENAI),
-            ],
-            [json!(3), json!(5), json!(800.0), json!(50.0), m.clone()],
-        ),
-        case(
-            "Ray Serve",
-            vec![ok("/metrics", &captured("ray_serve")), ok("/-/routes", r#"{"/":"m"}"#)],
-            [json!(2), json!(7), json!(350.0), null.clone(), m.clone()],
-        ),
-        case(
-            "Ollama",
-            vec![ok("/api/ps", r#"{"models":[]}"#), ok("/api/tags", tags)],
-            [null.clone(), null.clone(), null.clone(), null, m],
-        ),
-    ]
-}
-
-#[tokio::test]
-async fn every_server_is_understood() {
-    let mut checks = JoinSet::new();
-    for Case { server, kind, pages, expected } in cases() {
-        checks.spawn(async move {
-            let it = PageServer::start(pages).await;
-            let setup = setup(&[("URL", &it.url), ("KIND", kind.unwrap_or("auto"))]);
-            let agent = setup.start().await;
-            let is_it = |_, body: &Value| {
-                body["inference_server"] == server && body["models"] == expected[4]
-            };
-            let body = agent.health_when(server, is_it).await;
-            let keys =
-                ["queue_depth", "running", "avg_latency_ms", "time_to_first_token_ms", "models"];
-            assert_eq!(keys.map(|key| body[key].clone()), expected, "{server}: {body}");
-            assert_eq!(body["status"], "healthy", "{server}: {body}");
-            assert_eq!(body["checks"]["inference"]["status"], "ok", "{server}");
-        });
-    }
-    while let Some(checked) = checks.join_next().await {
-        checked.unwrap();
-    }
 }
 
 #[tokio::test]

@@ -3,9 +3,9 @@
 use std::{fs, net::UdpSocket, process::Output};
 
 use mrgc_fleet::model::{Desired, DesiredState, Lifecycle, Stamp, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Agent, Engine, Gauges, ModelServer, Setup, command};
+use crate::support::{Agent, Engine, Gauges, ModelServer, Setup, command, kept};
 
 /// What somebody on the machine types.
 async fn order(agent: &Agent, arguments: &[&str]) -> (Option<i32>, String) {
@@ -13,10 +13,6 @@ async fn order(agent: &Agent, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } =
         command().args(arguments).args(["--address", &address]).output().await.unwrap();
     (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
-}
-
-async fn in_lifecycle(agent: &Agent, lifecycle: &str) -> Value {
-    agent.health_when(lifecycle, |_, body| body["lifecycle"] == lifecycle).await
 }
 
 async fn wish(store: &Engine, state: DesiredState) {
@@ -38,7 +34,7 @@ async fn a_command_drains_waits_and_lets_requests_in_again() {
     let (store, server) = (Engine::start().await, ModelServer::start().await);
     server.set(Gauges { waiting: 0, running: 1 });
     let agent = Setup::new().store(&store).inference(&server).start().await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
 
     assert_eq!(order(&agent, &["drain"]).await, (Some(0), "draining\n".to_owned()));
     let body = agent.health_when("503", |code, _| code == 503).await;
@@ -78,7 +74,7 @@ async fn orders_are_refused_with_a_reason() {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         assert_eq!(http.post(url).send().await.unwrap().status(), 403);
     }
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
 }
 
 #[tokio::test]
@@ -86,9 +82,9 @@ async fn an_operator_is_obeyed_also_by_an_agent_that_was_killed() {
     let store = Engine::start().await;
     let setup = || Setup::new().store(&store);
     let agent = setup().start().await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
     wish(&store, DesiredState::Quarantined).await;
-    let body = in_lifecycle(&agent, "quarantined").await;
+    let body = agent.in_lifecycle("quarantined").await;
     assert_eq!(body["life"]["reason"], "wanted quarantined by eve");
     let before =
         store.report_when("told", |report| report.lifecycle == Lifecycle::Quarantined).await;
@@ -101,7 +97,7 @@ async fn an_operator_is_obeyed_also_by_an_agent_that_was_killed() {
     let agent = setup().start().await;
     let report = store.report_when("a new generation", |r| r.generation > before.generation).await;
     assert_eq!(report.lifecycle, Lifecycle::Quarantined, "not available for a moment");
-    in_lifecycle(&agent, "quarantined").await;
+    agent.in_lifecycle("quarantined").await;
     wish(&store, DesiredState::Serving).await;
     store.report_when("released", |report| report.lifecycle == Lifecycle::Available).await;
     agent.health_when("200", |code, _| code == 200).await;
@@ -115,14 +111,15 @@ async fn an_unfit_gpu_quarantines_until_an_operator_releases() {
     let setup = || Setup::new().store(&store).gpus(&script).keeping(folder.path());
     let agent = setup().start().await;
     agent.health_when("sampled", |_, body| body["gpus"]["fitness"] == "fit").await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
     fs::write(&script, "gpus 1\n").unwrap();
-    let body = in_lifecycle(&agent, "quarantined").await;
+    let body = agent.in_lifecycle("quarantined").await;
     assert_eq!(body["life"]["quarantine"]["cause"], "unfit_gpu");
     let reason = body["life"]["reason"].as_str().unwrap();
     assert!(reason.contains("NVML lists 1 of 2 GPUs"), "{reason}");
 
     // The one that is left is fit, and nobody looked at the other.
+    kept(folder.path(), "unfit_gpu").await;
     agent.kill().await;
     let agent = setup().start().await;
     let report = store.report_when("a new generation", |report| report.generation == 2).await;
@@ -130,7 +127,7 @@ async fn an_unfit_gpu_quarantines_until_an_operator_releases() {
     agent.health_when("sampled", |_, body| body["gpus"]["fitness"] == "fit").await;
     assert_eq!(agent.health().await.0, 503);
     wish(&store, DesiredState::Serving).await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
 }
 
 #[tokio::test]
@@ -138,8 +135,9 @@ async fn a_drain_by_command_outlives_the_agent() {
     let (store, folder) = (Engine::start().await, tempfile::tempdir().unwrap());
     let setup = || Setup::new().store(&store).keeping(folder.path());
     let mut agent = setup().start().await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
     order(&agent, &["drain", "--wait"]).await;
+    kept(folder.path(), r#""drained":true"#).await;
     agent.signal("KILL").await;
     assert!(!agent.exit().await.success());
 
@@ -151,12 +149,13 @@ async fn a_drain_by_command_outlives_the_agent() {
     assert_eq!(store.standing().await, None);
 
     let agent = setup().start().await;
-    in_lifecycle(&agent, "draining").await;
+    agent.in_lifecycle("draining").await;
     order(&agent, &["undrain"]).await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
+    kept(folder.path(), r#""drained":false"#).await;
     agent.kill().await;
     let agent = setup().start().await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
 }
 
 #[tokio::test]
@@ -170,7 +169,7 @@ async fn a_state_file_that_cannot_be_written_is_told_and_stops_nothing() {
         agent.health_when("told", |_, body| body["life"]["state_file"]["status"] == "error").await;
     let reason = body["life"]["state_file"]["reason"].as_str().unwrap();
     assert!(reason.contains("No space left on device"), "{reason}");
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
     assert_eq!(agent.post("/drain").await, (200, json!({ "lifecycle": "draining" })));
 }
 

@@ -137,7 +137,7 @@ async fn the_names_are_as_agreed() {
 #[tokio::test]
 async fn what_was_not_measured_has_no_sample() {
     let agent = Setup::new().start().await;
-    let text = agent.get("/metrics").await.text().await.unwrap();
+    let text = agent.metrics().await;
     let page = read(&text);
     for name in ["mrgc_agent_requests_waiting", "mrgc_agent_enclaves_running", "mrgc_agent_models"]
     {

@@ -11,14 +11,10 @@ use tokio::net::TcpListener;
 
 use crate::{
     imds::{GROUP, Imds, MAINTENANCE, REBALANCE, SPOT, TARGET},
-    support::{Agent, Engine, Setup, until},
+    support::{Engine, Setup, until},
 };
 
 const INTERRUPTED: &str = r#"{"action": "terminate", "time": "2026-05-04T08:22:00Z"}"#;
-
-async fn in_lifecycle(agent: &Agent, lifecycle: &str) -> serde_json::Value {
-    agent.health_when(lifecycle, |_, body| body["lifecycle"] == lifecycle).await
-}
 
 async fn is_registered(store: &Engine) -> bool {
     let (region, id) = (RegionId::from("us-east-1"), InstanceId::from("i-0abc"));
@@ -29,14 +25,14 @@ async fn is_registered(store: &Engine) -> bool {
 async fn a_spot_interruption_drains_and_deregisters() {
     let (imds, store) = (Imds::start().await, Engine::start().await);
     let mut agent = Setup::new().ec2(&imds).store(&store).start().await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
     assert!(is_registered(&store).await);
 
     // The token ends at the worst moment, and IMDS throttles.
     imds.end_token();
     imds.throttle(2);
     imds.set(SPOT, INTERRUPTED);
-    let body = in_lifecycle(&agent, "terminated").await;
+    let body = agent.in_lifecycle("terminated").await;
     assert_eq!(agent.health().await.0, 503);
     let notices = &body["life"]["notices"];
     assert_eq!(notices[0]["text"], "spot interruption: terminate at 2026-05-04T08:22:00Z");
@@ -59,12 +55,12 @@ async fn a_rebalance_recommendation_drains_where_configured_and_can_be_undrained
         .with(&[("MRGC_AGENT__NOTICES__REBALANCE", "drain")])
         .start()
         .await;
-    in_lifecycle(&draining, "available").await;
+    draining.in_lifecycle("available").await;
     imds.set(REBALANCE, r#"{"noticeTime": "2026-05-04T07:59:00Z"}"#);
-    let body = in_lifecycle(&draining, "draining").await;
+    let body = draining.in_lifecycle("draining").await;
     assert_eq!(body["life"]["drain"]["causes"], serde_json::json!(["rebalance"]));
     assert_eq!(draining.post("/undrain").await.0, 200);
-    in_lifecycle(&draining, "available").await;
+    draining.in_lifecycle("available").await;
 
     // The same notice, seen again and again, is no news.
     let asked = imds.asked(REBALANCE);
@@ -97,11 +93,11 @@ async fn maintenance_drains_when_it_is_near_by_the_clock_of_ec2() {
     let far = Setup::new().ec2(&imds).store(&store).start().await;
     let body = far.health_when("noticed", |_, body| body["life"]["notices"][0].is_object()).await;
     assert!(body["life"]["notices"][0]["cause"].is_null(), "{body}");
-    in_lifecycle(&far, "available").await;
+    far.in_lifecycle("available").await;
 
     imds.set(MAINTENANCE, &event("21 Jan 2019 09:00:43 GMT"));
     let near = Setup::new().ec2(&imds).store(&store).start().await;
-    let body = in_lifecycle(&near, "draining").await;
+    let body = near.in_lifecycle("draining").await;
     assert_eq!(body["life"]["drain"]["causes"], serde_json::json!(["maintenance"]));
 }
 
@@ -109,7 +105,7 @@ async fn maintenance_drains_when_it_is_near_by_the_clock_of_ec2() {
 async fn notices_that_cannot_be_read_change_nothing() {
     let (imds, store) = (Imds::start().await, Engine::start().await);
     let agent = Setup::new().ec2(&imds).store(&store).start().await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
     imds.set(SPOT, "<html>");
     let check = |body: &serde_json::Value| body["life"]["notices_check"]["status"].clone();
     let body = agent.health_when("garbled", |_, body| check(body) == "error").await;
@@ -163,9 +159,9 @@ async fn a_group_that_ends_an_instance_is_told_once_when_it_is_drained() {
         ])
         .start()
         .await;
-    in_lifecycle(&agent, "available").await;
+    agent.in_lifecycle("available").await;
     imds.set(TARGET, "Terminated");
-    in_lifecycle(&agent, "terminated").await;
+    agent.in_lifecycle("terminated").await;
     until("the action is completed", async || {
         let log = agent.log();
         if log.contains("lifecycle action completed") { Ok(()) } else { Err(log) }

@@ -7,12 +7,8 @@ use std::sync::{
 
 use crate::{
     front::{Front, THROTTLED},
-    support::{Agent, Engine, Gauges, ModelServer, Setup},
+    support::{Engine, Gauges, ModelServer, Setup},
 };
-
-async fn metrics(agent: &Agent) -> String {
-    agent.get("/metrics").await.text().await.unwrap()
-}
 
 #[tokio::test]
 async fn a_steady_instance_writes_where_it_has_something_to_say() {
@@ -39,7 +35,7 @@ async fn a_steady_instance_writes_where_it_has_something_to_say() {
     server.set(Gauges { waiting: 7, running: 1 });
     let after = store.report_when("the queue", |report| report.queue_depth == Some(7)).await;
     assert!(after.sequence <= before.sequence + 2, "{} {}", before.sequence, after.sequence);
-    let text = metrics(&agent).await;
+    let text = agent.metrics().await;
     assert!(text.contains("mrgc_agent_heartbeats_total{outcome=\"skipped\"}"), "{text}");
 }
 
@@ -68,7 +64,7 @@ async fn a_store_that_throttles_is_written_to_less_often() {
     let slow = store.report_when("a slower report", |r| r.next_within_ms > Some(1_000)).await;
     assert!(slow.next_within_ms <= Some(3_000), "the bound: {:?}", slow.next_within_ms);
     agent.health_when("well again", |_, body| body["checks"]["store"]["status"] == "ok").await;
-    let text = metrics(&agent).await;
+    let text = agent.metrics().await;
     assert!(text.contains("\nmrgc_agent_store_up 1\n"), "{text}");
     assert!(!text.contains("outcome=\"throttled\"} 0\n"), "{text}");
     assert!(!text.contains("mrgc_agent_store_throttled_total 0\n"), "{text}");

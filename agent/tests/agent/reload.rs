@@ -13,14 +13,6 @@ impl Agent {
     }
 }
 
-async fn metric(agent: &Agent, line: &str) {
-    until(line, async || {
-        let text = agent.get("/metrics").await.text().await.unwrap();
-        if text.lines().any(|told| told == line) { Ok(()) } else { Err(text) }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn what_can_be_is_taken_over_at_once() {
     let agent = Setup::new().file("[gpu]\nlibrary = \"/nowhere/nvml.so\"\n").start().await;
@@ -54,7 +46,7 @@ async fn what_can_be_is_taken_over_at_once() {
 #[tokio::test]
 async fn a_mistake_changes_nothing_and_is_shown() {
     let agent = Setup::new().start().await;
-    metric(&agent, "mrgc_agent_config_last_reload_successful 1").await;
+    agent.metrics_say("mrgc_agent_config_last_reload_successful 1").await;
     agent.reload("[gpu]\nrequired = true\ninterval = 1\n").await;
     let refused = |_, body: &Value| body["config"]["error"].is_string();
     let body = agent.health_when("refused", refused).await;
@@ -62,8 +54,8 @@ async fn a_mistake_changes_nothing_and_is_shown() {
     assert!(error.contains("agent.toml:3: gpu.interval: there is no such key"), "{error}");
     assert_eq!(agent.health().await.0, 200, "the GPU is still not required");
     assert!(agent.log().contains("reload refused"), "{}", agent.log());
-    metric(&agent, "mrgc_agent_config_last_reload_successful 0").await;
-    metric(&agent, "mrgc_agent_config_reloads_total{outcome=\"refused\"} 1").await;
+    agent.metrics_say("mrgc_agent_config_last_reload_successful 0").await;
+    agent.metrics_say("mrgc_agent_config_reloads_total{outcome=\"refused\"} 1").await;
 
     fs::remove_file(&agent.config).unwrap();
     agent.signal("HUP").await;
@@ -80,5 +72,5 @@ async fn a_mistake_changes_nothing_and_is_shown() {
     let config: Vec<&Value> =
         changes.iter().filter(|c| c["what"] == "config").map(|c| &c["to"]).collect();
     assert_eq!(config, ["refused", "valid"]);
-    metric(&agent, "mrgc_agent_config_last_reload_successful 1").await;
+    agent.metrics_say("mrgc_agent_config_last_reload_successful 1").await;
 }

@@ -1,8 +1,11 @@
 //! Registration and heartbeats, in a real DynamoDB engine.
 
-use mrgc_fleet::model::{Health, Lifecycle};
+use std::{fs, time::Duration};
 
-use crate::support::{Engine, Gauges, ModelServer, Setup, until};
+use mrgc_fleet::model::{Health, Lifecycle};
+use tokio::time;
+
+use crate::support::{Engine, Gauges, ModelServer, Setup, program, until};
 
 #[tokio::test]
 async fn an_agent_registers_and_reports() {
@@ -40,6 +43,32 @@ async fn an_agent_registers_and_reports() {
 }
 
 #[tokio::test]
+async fn nothing_is_reported_before_every_part_was_looked_at() {
+    let (store, folder) = (Engine::start().await, tempfile::tempdir().unwrap());
+    let nitro_cli = program(folder.path(), "nitro-cli", "", 0);
+    let go = folder.path().join("go");
+    let script =
+        format!("#!/bin/sh\nwhile ! test -e {}; do sleep 0.05; done\necho '[]'\n", go.display());
+    fs::write(&nitro_cli, script).unwrap();
+    let agent = Setup::new()
+        .store(&store)
+        .with(&[
+            ("MRGC_AGENT__ENCLAVE__NITRO_CLI", nitro_cli.to_str().unwrap()),
+            ("MRGC_AGENT__ENCLAVE__TIMEOUT_MS", "60000"),
+        ])
+        .start()
+        .await;
+    agent.in_lifecycle("available").await;
+    // Longer than a heartbeat takes, and shorter than the agent's patience.
+    time::sleep(Duration::from_secs(2)).await;
+    let standing = store.standing().await.expect("it is registered");
+    assert_eq!(standing.report, None);
+    fs::write(&go, "").unwrap();
+    let first = store.report_when("a first report", |_| true).await;
+    assert_eq!((first.sequence, first.lifecycle), (1, Lifecycle::Available));
+}
+
+#[tokio::test]
 async fn a_change_is_told_at_once() {
     let (store, server) = (Engine::start().await, ModelServer::start().await);
     let _agent = Setup::new()
@@ -68,7 +97,7 @@ async fn a_store_outage_is_served_through() {
     let reason = body["checks"]["store"]["reason"].as_str().unwrap();
     assert!(reason.contains("cannot be reached"), "{reason}");
     assert_eq!((agent.health().await.0, &body["status"]), (200, &"healthy".into()));
-    let metrics = agent.get("/metrics").await.text().await.unwrap();
+    let metrics = agent.metrics().await;
     assert!(metrics.contains("\nmrgc_agent_store_up 0\n"), "{metrics}");
     assert!(metrics.contains("\nmrgc_agent_serving 1\n"), "{metrics}");
     server.set(Gauges { waiting: 7, running: 1 });

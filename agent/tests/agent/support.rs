@@ -229,6 +229,24 @@ impl Agent {
         .await
     }
 
+    /// Waits until its lifecycle is this one, and gives that body.
+    pub(crate) async fn in_lifecycle(&self, lifecycle: &str) -> Value {
+        self.health_when(lifecycle, |_, body| body["lifecycle"] == lifecycle).await
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        self.get("/metrics").await.text().await.unwrap()
+    }
+
+    /// Waits until the metrics have this line.
+    pub(crate) async fn metrics_say(&self, line: &str) {
+        until(line, async || {
+            let text = self.metrics().await;
+            if text.lines().any(|told| told == line) { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -371,6 +389,15 @@ async fn metrics(State(gauges): State<Arc<Mutex<Gauges>>>) -> String {
          vllm:e2e_request_latency_seconds_sum 1.5\nvllm:e2e_request_latency_seconds_count 10\n\
          vllm:time_to_first_token_seconds_sum 0.2\nvllm:time_to_first_token_seconds_count 10\n"
     )
+}
+
+/// Waits until this is on record in the directory: an agent that is killed before it has written it forgets it.
+pub(crate) async fn kept(directory: &Path, what: &str) {
+    until(what, async || {
+        let record = fs::read_to_string(directory.join("life.json")).unwrap_or_default();
+        if record.contains(what) { Ok(()) } else { Err(record) }
+    })
+    .await;
 }
 
 /// A program in `folder` that says `answer` and exits with `code`.

@@ -43,15 +43,20 @@ fn best(totals: &[f32], seed: u64, wanted: usize) -> Attempts {
     if wanted == 0 {
         return top;
     }
+    // Of each of the top, its total and its chance.
+    let mut ranks = [(0.0, 0); MAX_ATTEMPTS];
     for (position, total) in (0u32..).zip(totals) {
-        let beats = |other: u32| {
-            let theirs = totals[other as usize];
-            *total > theirs || (*total == theirs && chance(seed, position) > chance(seed, other))
-        };
-        if *total < 0.0 || (top.len == wanted && !beats(top.order[wanted - 1])) {
+        let is_full = top.len == wanted;
+        if *total < 0.0 || (is_full && *total < ranks[wanted - 1].0) {
             continue;
         }
-        let at = top.as_slice().iter().position(|other| beats(*other)).unwrap_or(top.len);
+        let rank = (*total, chance(seed, position));
+        if is_full && rank <= ranks[wanted - 1] {
+            continue;
+        }
+        let at = ranks[..top.len].iter().position(|other| rank > *other).unwrap_or(top.len);
+        ranks.copy_within(at..top.len.min(wanted - 1), at + 1);
+        ranks[at] = rank;
         top.insert(at, position, wanted);
     }
     top

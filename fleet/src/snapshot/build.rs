@@ -119,7 +119,7 @@ impl Builder {
                 continue;
             };
             while before.next_if(|made| *made.id() < registration.id).is_some() {}
-            let candidate = match before.next_if(|made| *made.id() == registration.id) {
+            let mut candidate = match before.next_if(|made| *made.id() == registration.id) {
                 Some(made) if made.is_of(member) => made.candidate,
                 Some(made) if Arc::ptr_eq(&made.member.standing.registration, registration) => {
                     reported(made.candidate, member)
@@ -131,7 +131,12 @@ impl Builder {
                 region: Some(region.id.clone()),
                 pool: registration.pool.clone(),
             };
-            groups.entry(key).or_default().push(candidate.clone());
+            let group = groups.entry(key).or_default();
+            // Instances that serve the same share one list, so that a decision looks at it once.
+            if let Some(last) = group.last().filter(|last| last.models == candidate.models) {
+                candidate.models = last.models.clone();
+            }
+            group.push(candidate.clone());
             let made = Made { member: member.clone(), candidate };
             self.candidates.push(made);
         }

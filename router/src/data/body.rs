@@ -217,11 +217,11 @@ impl Idle {
         Self { limit, moved: alarm::now(), timer: None }
     }
 
-    fn moved(&mut self) {
+    pub fn moved(&mut self) {
         self.moved = alarm::now();
     }
 
-    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let until = |moved| moved + self.limit;
         let timer = self.timer.get_or_insert_with(|| Alarm::at(until(self.moved)));
         loop {

@@ -4,7 +4,14 @@ mod body;
 mod head;
 mod http1;
 
-use std::{convert::Infallible, future::Future, pin::pin, rc::Rc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -25,7 +32,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How a connection begins that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// Between two looks at a connection that has sent a part of that.
+/// Before the second look at a connection that has sent a part of that; it doubles with each.
 const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Longer than any connection.
@@ -38,8 +45,18 @@ pub(super) async fn serve(shard: Rc<Shard>, stream: TcpStream) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    match alarm::within(HEAD_TIMEOUT, speaks_http2(&stream)).await {
-        Some(true) => serve_http2(shard, stream).await,
+    let speaks = {
+        let mut look = pin!(speaks_http2(&stream));
+        // The timer's alarm rings when the thread is told to stop, too.
+        let speaks = poll_fn(|cx| match look.as_mut().poll(cx) {
+            Poll::Pending if shard.stopping.get() => Poll::Ready(None),
+            speaks => speaks.map(Some),
+        });
+        alarm::within(HEAD_TIMEOUT, speaks).await.flatten()
+    };
+    match speaks {
+        // Boxed, for few do: its room is then not every connection's.
+        Some(true) => Box::pin(serve_http2(shard, stream)).await,
         Some(false) => http1::serve(shard, stream).await,
         None => {}
     }
@@ -48,12 +65,14 @@ pub(super) async fn serve(shard: Rc<Shard>, stream: TcpStream) {
 /// Looks at how the connection begins, and leaves it there to be read.
 async fn speaks_http2(stream: &TcpStream) -> bool {
     let mut start = [0; PREFACE.len()];
+    let mut pause = PREFACE_PAUSE;
     loop {
         let read = stream.peek(&mut start).await.unwrap_or_default();
         if read == start.len() || read == 0 || !PREFACE.starts_with(&start[..read]) {
             return start == PREFACE;
         }
-        tokio::time::sleep(PREFACE_PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 
@@ -74,7 +93,7 @@ async fn serve_http2(shard: Rc<Shard>, stream: TcpStream) {
     // Armed while it lives, to be rung when the thread stops: cheaper than to ask at every wake-up.
     let mut bell = Alarm::at(alarm::now() + FOREVER);
     let mut told = false;
-    let ended = std::future::poll_fn(|cx| {
+    let ended = poll_fn(|cx| {
         if !told && stopping.get() {
             told = true;
             connection.as_mut().graceful_shutdown();

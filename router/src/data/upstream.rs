@@ -58,6 +58,7 @@ impl Idle {
         match self.by_address.get_mut(connection.address()) {
             Some(stack) if stack.len() >= most => {}
             Some(stack) => stack.push((connection, alarm::now())),
+            None if most == 0 => {}
             None => {
                 let address = connection.address().clone();
                 self.by_address.insert(address, vec![(connection, alarm::now())]);

@@ -12,7 +12,9 @@ use std::io;
 
 use super::body::BoxError;
 
-pub(super) use fields::{Fields, MAX_FIELDS, body_length, closes, headers, is_chunked};
+pub(super) use fields::{
+    Fields, MAX_FIELDS, body_length, closes, headers, is_chunked, write_field,
+};
 pub(super) use framing::{Framing, Garbled};
 pub(super) use reader::Reader;
 pub(super) use sender::Sender;

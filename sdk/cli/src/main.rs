@@ -8,7 +8,9 @@
 //! | 130 | it was interrupted |
 #![forbid(unsafe_code)]
 
+mod instances;
 mod progress;
+mod runtime;
 mod state;
 mod store;
 mod table;
@@ -28,6 +30,8 @@ Examples:
   mrgc state check --config /etc/mrgc/router.toml
   mrgc state export backup.jsonl
   mrgc state cost --instances 1000 --interval 10
+  mrgc instances list --pool llama
+  mrgc instances drain i-1234567890abcdef0 --reason 'new driver'
   mrgc completions bash > /etc/bash_completion.d/mrgc
 
 Exit codes: 0 done, 1 failed or something is wrong, 2 wrong arguments or configuration.";
@@ -45,6 +49,9 @@ enum Command {
     /// The tables of the fleet's state: create, check, copy, and what they cost
     #[command(subcommand)]
     State(state::Command),
+    /// The fleet's instances: list, show, drain, quarantine, release
+    #[command(subcommand)]
+    Instances(instances::Command),
     /// Write the completions for a shell
     Completions { shell: Shell },
 }
@@ -69,7 +76,8 @@ struct Interrupted;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::State(command) => start_logging().and_then(|()| state::run(command)),
+        Command::State(command) => ask(state::run(command)),
+        Command::Instances(command) => ask(instances::run(command)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mrgc", &mut io::stdout());
             Ok(Verdict::Good)
@@ -90,6 +98,11 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+fn ask(work: impl Future<Output = anyhow::Result<Verdict>>) -> anyhow::Result<Verdict> {
+    start_logging()?;
+    runtime::run(work)
 }
 
 /// What goes wrong is told by the error; the log is for looking closer, as with `MRGC_LOG=debug`.

@@ -7,11 +7,10 @@ mod export;
 mod import;
 mod init;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Interrupted, Verdict};
+use crate::Verdict;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -27,30 +26,12 @@ pub(crate) enum Command {
     Cost(cost::Args),
 }
 
-pub(crate) fn run(command: Command) -> Result<Verdict> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the async runtime")?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
-        let work = async {
-            match command {
-                Command::Init(args) => init::run(&args).await,
-                Command::Check(args) => check::run(&args).await,
-                Command::Export(args) => export::run(&args).await,
-                Command::Import(args) => import::run(&args).await,
-                Command::Cost(args) => cost::run(&args),
-            }
-        };
-        // Work that is dropped takes its temporary file along.
-        tokio::select! {
-            // First, so that it listens before anything is asked.
-            biased;
-            _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
-            done = work => done,
-            _ = terminate.recv() => Err(Interrupted.into()),
-        }
-    })
+pub(crate) async fn run(command: Command) -> Result<Verdict> {
+    match command {
+        Command::Init(args) => init::run(&args).await,
+        Command::Check(args) => check::run(&args).await,
+        Command::Export(args) => export::run(&args).await,
+        Command::Import(args) => import::run(&args).await,
+        Command::Cost(args) => cost::run(&args),
+    }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), style: PLAIN, is_number: false }
+        Self { text: harmless(&text.into()), style: PLAIN, is_number: false }
     }
 
     /// Kept to the right.
@@ -33,6 +33,11 @@ impl Cell {
     pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
         Self { style, ..Self::new(text) }
     }
+}
+
+/// Without control characters: what others wrote into the store does not steer a terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Rows under their heads, each column as wide as its widest cell.

@@ -19,7 +19,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn ask(channel: &Channel, timeout: Duration) -> Result<Value, ChannelError> {
-    channel.ask(None, &json!({ "nonce": "1" }), timeout).await
+    channel.ask(None, "test", "1", timeout).await
 }
 
 #[tokio::test]
@@ -27,14 +27,15 @@ async fn a_line_is_answered_by_a_line() {
     let folder = tempfile::tempdir().unwrap();
     let channel = enclave(folder.path(), |question, to| {
         // In pieces, and with something behind the line.
-        let answer = json!({ "asked": question, "long": "x".repeat(20_000) }).to_string();
+        let answer = json!({ "nonce": "1", "asked": question, "long": "x".repeat(20_000) });
+        let answer = answer.to_string();
         for piece in answer.as_bytes().chunks(5_000) {
             to.write_all(piece)?;
         }
         to.write_all(b"\nand more")
     });
     let answer = ask(&channel, TIMEOUT).await.unwrap();
-    assert_eq!(answer["asked"], json!({ "nonce": "1" }));
+    assert_eq!(answer["asked"], json!({ "type": "test", "nonce": "1" }));
 }
 
 #[tokio::test]
@@ -82,7 +83,7 @@ async fn an_enclave_may_not_be_there() {
     // Nobody has this address; where there is no vsock at all, that is told as well.
     let started = Instant::now();
     let nobody: Result<Value, _> =
-        vsock.ask(Some(0x7FFF_FFF0), &json!({}), Duration::from_secs(2)).await;
+        vsock.ask(Some(0x7FFF_FFF0), "test", "1", Duration::from_secs(2)).await;
     let error = nobody.unwrap_err();
     let is_told = matches!(error, ChannelError::Unreachable { .. } | ChannelError::TooSlow(_));
     assert!(is_told, "{error}");

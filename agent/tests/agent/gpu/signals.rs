@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Machine, fitness_becomes, metrics_say};
+use super::{Machine, fitness_becomes};
 use crate::support::{Engine, ModelServer};
 
 #[tokio::test]
@@ -147,10 +147,10 @@ async fn counters_are_for_graphs_and_not_for_verdicts() {
         ("nvlink_replay_errors_total", "36"),
         ("remapped_rows_pending", "0"),
     ] {
-        metrics_say(&agent, &format!("mrgc_agent_gpu_{name}{{{labels}}} {value}")).await;
+        agent.metrics_say(&format!("mrgc_agent_gpu_{name}{{{labels}}} {value}")).await;
     }
     let throttled = format!("mrgc_agent_gpu_throttled{{{labels},reason=\"sw_power_cap\"}} 1");
-    metrics_say(&agent, &throttled).await;
+    agent.metrics_say(&throttled).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Machine, fitness_becomes, metrics_say};
+use super::{Machine, fitness_becomes};
 use crate::support::{Engine, ModelServer};
 
 const FELL_OFF: &str = "NVRM: Xid (PCI:0000:11:00): 79, GPU has fallen off the bus.";
@@ -35,8 +35,8 @@ async fn one_of_the_kernel_s_log_makes_the_instance_unfit_at_once() {
     assert!(report.reason.as_ref().unwrap().contains("XID 79"), "{report:?}");
     let labels = "gpu=\"1\",uuid=\"GPU-00000000-0000-0000-0000-000000000002\",pci=\"0000:11:00\"";
     let total = format!("mrgc_agent_gpu_xid_errors_total{{{labels},xid=\"79\"}} 1");
-    metrics_say(&agent, &total).await;
-    let text = agent.get("/metrics").await.text().await.unwrap();
+    agent.metrics_say(&total).await;
+    let text = agent.metrics().await;
     let last_seen =
         format!("mrgc_agent_gpu_xid_last_seen_timestamp_seconds{{{labels},xid=\"79\"}} 1");
     assert!(text.contains(&last_seen), "{text}");

@@ -13,7 +13,7 @@ use httparse::{ParserConfig, Status};
 
 use crate::data::{
     alarm,
-    wire::{self, Fields, Framing, MAX_FIELDS, WireError},
+    wire::{self, Fields, Framing, MAX_FIELDS, WireError, write_field},
 };
 
 /// A request's head, and what comes after it.
@@ -46,6 +46,12 @@ pub(super) fn read(bytes: &Bytes) -> Result<Head, WireError> {
     let uri = Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes()))
         .map_err(|e| WireError::not_http(&e))?;
     let headers = wire::headers(bytes, parsed.headers, 0)?;
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(WireError::not_http(&"it names two hosts"));
+    }
+    if method == Method::CONNECT {
+        return Err(WireError::not_http(&"there are no tunnels here"));
+    }
     let is_current = parsed.version == Some(1);
     let framing = framing(&headers, is_current)?;
     let is_kept = is_current && !wire::closes(&headers);
@@ -106,21 +112,25 @@ pub(super) fn write(
     is_kept: bool,
 ) {
     let Parts { status, headers, version, .. } = response;
-    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
-    let reason = status.canonical_reason().unwrap_or_default();
-    let version: &[u8] = if *version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
-    put(&[version, status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
+    let old = *version == Version::HTTP_10;
+    out.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
     for (name, value) in headers {
-        put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        if *name != header::CONTENT_LENGTH || *status != StatusCode::NO_CONTENT {
+            write_field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
     }
     if !headers.contains_key(header::DATE) {
-        with_date(|date| put(&[b"date: ", date, b"\r\n"]));
+        with_date(|date| write_field(out, b"date", date));
     }
     if !is_kept {
-        put(&[b"connection: close\r\n"]);
+        out.extend_from_slice(b"connection: close\r\n");
     }
     if sent == Sent::Chunked {
-        put(&[b"transfer-encoding: chunked\r\n"]);
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     let has_body = !matches!(*status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // Where an upstream said it, it may be the length of what another request would get.

@@ -11,7 +11,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::data::{
     alarm,
-    body::ResponseBody,
+    body::{Idle, ResponseBody},
     journey,
     shard::Shard,
     wire::{Reader, Sender, WireError},
@@ -43,22 +43,61 @@ const LINGER_BYTES: usize = 1 << 20;
 pub(in crate::data) struct Wire {
     pub reader: Reader,
     sender: Sender<ResponseBody>,
-    /// The client waits for a word before it sends the body.
-    expects_continue: bool,
+    go_ahead: GoAhead,
+    /// Who is to be told that the request's body has ended.
+    watcher: Option<Waker>,
+    /// It broke off.
+    is_broken: bool,
+}
+
+/// The word that some clients wait for before they send a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GoAhead {
+    Awaited,
+    Said,
+    /// Nobody waits for it, or the response has begun, which says as much.
+    None,
 }
 
 impl Wire {
-    /// The next part of a request's body.
+    fn new(stream: TcpStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        let (reader, sender) = (Reader::new(reader), Sender::new(writer));
+        Self { reader, sender, go_ahead: GoAhead::None, watcher: None, is_broken: false }
+    }
+
+    /// The next part of the request's body.
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
-        if std::mem::take(&mut self.expects_continue) {
+        if self.go_ahead == GoAhead::Awaited {
             self.sender.say(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.go_ahead = GoAhead::Said;
         }
-        // What does not go out now goes with the response.
-        let _ = self.sender.poll(cx);
-        self.reader.poll_frame(cx)
+        if self.go_ahead == GoAhead::Said && self.sender.poll(cx).is_ready() {
+            self.go_ahead = GoAhead::None;
+        }
+        let frame = ready!(self.reader.poll_frame(cx));
+        self.is_broken = matches!(frame, Some(Err(_)));
+        if (self.is_broken || self.reader.has_ended())
+            && let Some(watcher) = self.watcher.take()
+        {
+            watcher.wake();
+        }
+        Poll::Ready(frame)
+    }
+
+    /// Waits until the client closes the connection, which is seen once its request has ended.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_broken {
+            return Poll::Ready(());
+        }
+        if self.reader.has_ended() {
+            return self.reader.poll_closed(cx);
+        }
+        self.watcher = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -71,11 +110,16 @@ struct Asked {
 
 /// Serves the connection until either side ends it.
 pub(super) async fn serve(shard: Rc<Shard>, stream: TcpStream) {
-    let (reader, writer) = stream.into_split();
-    let (reader, sender) = (Reader::new(reader), Sender::new(writer));
-    let wire = Rc::new(RefCell::new(Wire { reader, sender, expects_continue: false }));
+    let wire = Rc::new(RefCell::new(Wire::new(stream)));
+    serve_all(&shard, &wire).await;
+    // A response that is still under way may hold the request's body, and that holds the wire.
+    let abandoned = wire.borrow_mut().sender.abandon();
+    drop(abandoned);
+}
+
+async fn serve_all(shard: &Rc<Shard>, wire: &Rc<RefCell<Wire>>) {
     loop {
-        let (asked, request) = match next(&shard, &wire).await {
+        let (asked, request) = match next(shard, wire).await {
             Ok(Some(next)) => next,
             Ok(None) => return,
             Err(error) => {
@@ -91,17 +135,16 @@ pub(super) async fn serve(shard: Rc<Shard>, stream: TcpStream) {
                 *response.status_mut() = status;
                 let asked =
                     Asked { method: Method::GET, version: Version::HTTP_11, is_kept: false };
-                let _ = respond(&shard, &wire, &asked, response).await;
-                return linger(&wire).await;
+                let _ = respond(shard, wire, &asked, response).await;
+                return linger(wire).await;
             }
         };
-        let Some(response) = unless_gone(&wire, journey::serve(shard.clone(), request)).await
-        else {
+        let Some(response) = unless_gone(wire, journey::serve(shard.clone(), request)).await else {
             return;
         };
-        match respond(&shard, &wire, &asked, response).await {
+        match respond(shard, wire, &asked, response).await {
             Some(true) => {}
-            Some(false) if !wire.borrow().reader.has_ended() => return linger(&wire).await,
+            Some(false) if !wire.borrow().reader.has_ended() => return linger(wire).await,
             _ => return,
         }
     }
@@ -126,9 +169,10 @@ async fn next(
         Some(bytes) => bytes?,
     };
     let Head { request, framing, is_kept, expects_continue, len } = head::read(&bytes)?;
-    let Wire { reader, expects_continue: expects, .. } = &mut *wire.borrow_mut();
+    let Wire { reader, go_ahead, watcher, .. } = &mut *wire.borrow_mut();
     reader.begin_body(bytes.split_off(len), framing);
-    *expects = expects_continue;
+    *go_ahead = if expects_continue { GoAhead::Awaited } else { GoAhead::None };
+    *watcher = None;
     let asked = Asked { method: request.method().clone(), version: request.version(), is_kept };
     Ok(Some((asked, request.map(|()| ClientBody::Http1(wire.clone())))))
 }
@@ -140,7 +184,7 @@ async fn unless_gone<T>(wire: &RefCell<Wire>, work: impl Future<Output = T>) -> 
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
-        wire.borrow_mut().reader.poll_closed(cx).map(|()| None)
+        wire.borrow_mut().poll_closed(cx).map(|()| None)
     })
     .await
 }
@@ -152,27 +196,39 @@ async fn respond(
     asked: &Asked,
     response: Response<ResponseBody>,
 ) -> Option<bool> {
-    let is_kept;
     let (mut parts, mut body) = response.into_parts();
     parts.version = asked.version;
-    let length = body.size_hint().exact();
+    let mut length = body.size_hint().exact();
     let sent = Sent::of(length, asked.version);
     if asked.method == Method::HEAD {
+        // An upstream's empty body says nothing of the one that a GET would get.
+        length = length.filter(|length| *length > 0);
         body = ResponseBody::from(Bytes::new());
     }
-    {
-        let Wire { reader, sender, .. } = &mut *wire.borrow_mut();
+    let is_kept = {
+        let Wire { reader, sender, go_ahead, .. } = &mut *wire.borrow_mut();
+        *go_ahead = GoAhead::None;
         // A body that nobody read whole would be taken for the next request.
         let may_stay = asked.is_kept && reader.has_ended() && !shard.stopping.get();
-        is_kept = may_stay && sent != Sent::UntilClose;
+        let is_kept = may_stay && sent != Sent::UntilClose;
         let head = |out: &mut Vec<u8>| head::write(out, &parts, length, sent, is_kept);
         sender.begin(head, body, sent == Sent::Chunked);
-    }
+        is_kept
+    };
+    let mut idle = Idle::new(Duration::from_millis(shard.config().limits.idle_timeout_ms));
+    let mut waited = 0;
     let sending = poll_fn(|cx| {
         let sender = &mut wire.borrow_mut().sender;
-        // A body that broke off leaves it with something to send.
-        let _ = ready!(sender.poll(cx));
-        Poll::Ready(sender.is_idle())
+        if let Poll::Ready(sent) = sender.poll(cx) {
+            return Poll::Ready(sent.is_ok() && sender.is_idle());
+        }
+        // While nothing waits to be read, it is the upstream that takes its time.
+        let waits = sender.waiting_bytes();
+        if waits == 0 || waits != waited {
+            idle.moved();
+            waited = waits;
+        }
+        idle.poll_expired(cx).map(|()| false)
     });
     let is_sent = unless_gone(wire, sending).await?;
     is_sent.then_some(is_kept)

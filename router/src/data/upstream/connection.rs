@@ -5,8 +5,7 @@
 //! sent when its response begins gets a task, since the client may read nothing before it has sent all.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::Pin,
+    future::poll_fn,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -34,11 +33,13 @@ pub(in crate::data) struct Connection {
     task: Option<Task>,
     /// Of the request.
     method: Method,
+    /// Whether an informational response came.
+    was_announced: bool,
     /// Whether the upstream leaves it open after this response.
     is_kept: bool,
 }
 
-/// What sends the rest of a request. It ends with the connection, and gives the sender back: dropped
+/// What sends the rest of a request. It ends with the connection, and holds the sender until then: dropped
 /// earlier, that would close the connection.
 #[derive(Debug)]
 struct Task(JoinHandle<Sender<RequestBody>>);
@@ -58,6 +59,7 @@ impl Connection {
             sender: Some(Sender::new(writer)),
             task: None,
             method: Method::GET,
+            was_announced: false,
             is_kept: true,
         }
     }
@@ -86,6 +88,7 @@ impl Connection {
             sender.begin(|out| head::write(out, head, added, length), body, is_chunked);
         }
         self.method.clone_from(&head.method);
+        self.was_announced = false;
     }
 
     /// Sends the request, and waits for the head of its response.
@@ -99,14 +102,13 @@ impl Connection {
         let Some(sender) = self.sender.as_mut().filter(|sender| !sender.is_idle()) else {
             return Poll::Ready(head);
         };
-        Poll::Ready(match (head, sender.failure()) {
-            (Err(_), Some(error)) => Err(error.into()),
-            (head, failure) => {
-                self.is_kept &= failure.is_none();
-                self.send_in_a_task();
-                head
-            }
-        })
+        match (&head, sender.failure()) {
+            // It took not even the request.
+            (Err(WireError::Closed), Some(error)) => return Poll::Ready(Err(error.into())),
+            (Ok(_), None) => self.send_in_a_task(),
+            (_, failure) => self.is_kept &= failure.is_none(),
+        }
+        Poll::Ready(head)
     }
 
     fn send_in_a_task(&mut self) {
@@ -120,7 +122,13 @@ impl Connection {
 
     fn poll_read_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, WireError>> {
         loop {
-            let mut bytes = ready!(self.reader.poll_head(cx, MAX_HEAD_BYTES))?;
+            let mut bytes = match ready!(self.reader.poll_head(cx, MAX_HEAD_BYTES)) {
+                // It did answer.
+                Err(WireError::Closed | WireError::Io(_)) if self.was_announced => {
+                    return Poll::Ready(Err(WireError::CutOff));
+                }
+                bytes => bytes?,
+            };
             let Head { response, framing, is_kept, len } = head::read(&bytes, &self.method)?;
             self.reader.begin_body(bytes.split_off(len), framing);
             // An informational one announces another, which is the answer (RFC 9110, section 15.2).
@@ -128,30 +136,26 @@ impl Connection {
                 self.is_kept = is_kept;
                 return Poll::Ready(Ok(response));
             }
+            self.was_announced = true;
         }
     }
 
-    /// The next part of the response's body. It ends once the whole request was sent, too.
+    /// The next part of the response's body.
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
-        let frame = ready!(self.reader.poll_frame(cx));
-        if let (None, Some(Task(sending))) = (&frame, &mut self.task) {
-            self.sender = ready!(Pin::new(sending).poll(cx)).ok();
-            self.task = None;
-        }
-        Poll::Ready(frame)
+        self.reader.poll_frame(cx)
     }
 
-    /// The rest of the response's body, where all of it was read already and the request was sent.
+    /// The rest of the response's body, where all of it was read already.
     pub fn take_rest(&mut self) -> Option<Bytes> {
-        if self.task.is_some() { None } else { self.reader.take_rest() }
+        self.reader.take_rest()
     }
 
-    /// Whether the whole request was sent, and the whole response passed on.
+    /// Whether the whole response was passed on. What is left of the request is of no use then.
     pub fn has_ended(&self) -> bool {
-        self.reader.has_ended() && self.task.is_none()
+        self.reader.has_ended()
     }
 
     /// How much of the response's body is still to come.

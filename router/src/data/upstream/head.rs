@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
 use httparse::{ParserConfig, Status};
 
-use crate::data::wire::{self, Fields, Framing, MAX_FIELDS, WireError};
+use crate::data::wire::{self, Fields, Framing, MAX_FIELDS, WireError, write_field};
 
 /// Fields that a response gets on its way to the client.
 const FIELDS_ADDED: usize = 6;
@@ -23,21 +23,28 @@ pub(super) enum BodyLength {
 /// says of the body is said anew, by what is sent.
 pub(super) fn write(out: &mut Vec<u8>, head: &Parts, added: &HeaderMap, body: BodyLength) {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
-    put(&[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
-    if let Some(authority) = head.uri.authority()
-        && !head.headers.contains_key(header::HOST)
-    {
-        put(&[b"host: ", authority.as_str().as_bytes(), b"\r\n"]);
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    // Where the target names a host, that counts (RFC 9112, section 3.2.2).
+    let authority = head.uri.authority();
+    if let Some(authority) = authority {
+        write_field(out, b"host", authority.as_str().as_bytes());
     }
     for (name, value) in head.headers.iter().chain(added) {
-        if *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING {
-            put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        let is_said = match *name {
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING => true,
+            header::HOST => authority.is_some(),
+            _ => false,
+        };
+        if !is_said {
+            write_field(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     match body {
-        BodyLength::Unknown => put(&[b"transfer-encoding: chunked\r\n\r\n"]),
-        BodyLength::Known(0) if !expects_body(&head.method) => put(&[b"\r\n"]),
+        BodyLength::Unknown => out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
+        BodyLength::Known(0) if !expects_body(&head.method) => out.extend_from_slice(b"\r\n"),
         // Writing to memory does not fail.
         BodyLength::Known(bytes) => {
             let _ = write!(out, "content-length: {bytes}\r\n\r\n");
@@ -73,10 +80,14 @@ pub(super) fn read(bytes: &Bytes, method: &Method) -> Result<Head, WireError> {
     let Status::Complete(len) = status else { return Err(WireError::not_http(&"it has no end")) };
     let status = StatusCode::from_u16(parsed.code.unwrap_or_default())
         .map_err(|e| WireError::not_http(&e))?;
-    let headers = wire::headers(bytes, parsed.headers, FIELDS_ADDED)?;
+    let mut headers = wire::headers(bytes, parsed.headers, FIELDS_ADDED)?;
     let framing = framing(status, &headers, method)?;
     let is_kept =
         parsed.version == Some(1) && framing != Framing::UntilClose && !wire::closes(&headers);
+    if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+        // Several say the same.
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -84,7 +95,7 @@ pub(super) fn read(bytes: &Bytes, method: &Method) -> Result<Head, WireError> {
 }
 
 /// RFC 9112, section 6.3. A response that has both a length and an encoding may be an attempt to smuggle
-/// another one in, and is refused.
+/// another one in, and is refused; so is one in an encoding that nobody asked for.
 fn framing(status: StatusCode, headers: &HeaderMap, method: &Method) -> Result<Framing, WireError> {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(WireError::not_http(&"nobody asked for another protocol"));
@@ -94,11 +105,11 @@ fn framing(status: StatusCode, headers: &HeaderMap, method: &Method) -> Result<F
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || method == Method::HEAD;
     match (length, is_chunked) {
-        (Some(_), Some(_)) => Err(WireError::Length),
+        (Some(_), Some(_)) | (None, Some(false)) => Err(WireError::Length),
         _ if has_none => Ok(Framing::Ended),
         (None, Some(true)) => Ok(Framing::chunked()),
         (Some(bytes), None) => Ok(Framing::length(bytes)),
-        _ => Ok(Framing::UntilClose),
+        (None, None) => Ok(Framing::UntilClose),
     }
 }
 

@@ -27,6 +27,15 @@ pub(in crate::data) fn headers(
     Ok(headers)
 }
 
+/// Writes a field.
+pub(in crate::data) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// What the fields Content-Length say, if they agree.
 pub(in crate::data) fn body_length(headers: &HeaderMap) -> Result<Option<u64>, WireError> {
     let mut length = None;
@@ -41,11 +50,11 @@ pub(in crate::data) fn body_length(headers: &HeaderMap) -> Result<Option<u64>, W
     Ok(length)
 }
 
-/// Whether the body is sent in chunks; `None` where no encoding is named. It has to be the last one.
+/// Whether the body is sent in chunks, and in no other encoding; `None` where none is named.
 pub(in crate::data) fn is_chunked(headers: &HeaderMap) -> Option<bool> {
-    let last = headers.get_all(header::TRANSFER_ENCODING).iter().next_back()?;
-    let last = last.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-    Some(last.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = encodings.next()?.as_bytes().trim_ascii();
+    Some(first.eq_ignore_ascii_case(b"chunked") && encodings.next().is_none())
 }
 
 /// Whether the connection ends with this message.

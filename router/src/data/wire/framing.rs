@@ -34,11 +34,17 @@ pub(in crate::data) enum Chunk {
         size: u64,
         bytes: usize,
     },
+    /// The end of that line.
+    SizeEnd {
+        size: u64,
+    },
     Data {
         left: u64,
     },
-    /// The line end after the data.
-    DataEnd,
+    /// The line's end after the data, of which some was read.
+    DataEnd {
+        cr: bool,
+    },
     /// After the last chunk.
     Trailers(BytesMut),
 }
@@ -113,7 +119,7 @@ impl Chunk {
                 Self::Data { left } => {
                     let bytes = data(ahead, left);
                     if *left == 0 {
-                        *self = Self::DataEnd;
+                        *self = Self::DataEnd { cr: false };
                     }
                     return Ok(bytes.map_or(Taken::More, Taken::Data));
                 }
@@ -124,11 +130,14 @@ impl Chunk {
         Ok(Taken::More)
     }
 
-    /// Takes one byte of what is between two chunks' data.
+    /// Takes one byte of what is between two chunks' data. What another reader might take in another way is
+    /// refused: a line ends with both its characters.
     fn step(&mut self, byte: u8) -> Result<(), Garbled> {
         *self = match (&*self, byte) {
-            (Self::Size { digits: true, size }, b'\n') => Self::after_size(*size),
-            (Self::Size { digits: true, size }, b'\r' | b';' | b' ' | b'\t') => {
+            (Self::Size { digits: true, size } | Self::Extension { size, .. }, b'\r') => {
+                Self::SizeEnd { size: *size }
+            }
+            (Self::Size { digits: true, size }, b';' | b' ' | b'\t') => {
                 Self::Extension { size: *size, bytes: 0 }
             }
             (Self::Size { size, .. }, byte) => {
@@ -136,22 +145,22 @@ impl Chunk {
                 let size = size.checked_mul(16).ok_or(Garbled("a size is too large"))?;
                 Self::Size { size: size + u64::from(digit), digits: true }
             }
-            (Self::Extension { size, .. }, b'\n') => Self::after_size(*size),
+            (Self::SizeEnd { size: 0 }, b'\n') => Self::Trailers(BytesMut::new()),
+            (Self::SizeEnd { size }, b'\n') => Self::Data { left: *size },
+            (Self::SizeEnd { .. }, _) | (Self::Extension { .. }, b'\n') => {
+                return Err(Garbled("a size's line does not end well"));
+            }
             (Self::Extension { bytes: MAX_EXTENSION_BYTES.., .. }, _) => {
                 return Err(Garbled("an extension is too long"));
             }
             (Self::Extension { size, bytes }, _) => {
                 Self::Extension { size: *size, bytes: bytes + 1 }
             }
-            (Self::DataEnd, b'\n') => START,
-            (Self::DataEnd, b'\r') => Self::DataEnd,
+            (Self::DataEnd { cr: false }, b'\r') => Self::DataEnd { cr: true },
+            (Self::DataEnd { cr: true }, b'\n') => START,
             _ => return Err(Garbled("a chunk is longer than its size")),
         };
         Ok(())
-    }
-
-    fn after_size(size: u64) -> Self {
-        if size == 0 { Self::Trailers(BytesMut::new()) } else { Self::Data { left: size } }
     }
 }
 
@@ -159,10 +168,10 @@ impl Chunk {
 fn trailers(held: &mut BytesMut, ahead: &mut Bytes) -> Result<Taken, Garbled> {
     while !ahead.is_empty() {
         held.put_u8(ahead.get_u8());
-        if matches!(&held[..], b"\n" | b"\r\n") {
+        if &held[..] == b"\r\n" {
             return Ok(Taken::End(None));
         }
-        if held.ends_with(b"\n\n") || held.ends_with(b"\n\r\n") {
+        if held.ends_with(b"\r\n\r\n") {
             return read_trailers(held).map(|trailers| Taken::End(Some(trailers)));
         }
         if held.len() > MAX_TRAILER_BYTES {

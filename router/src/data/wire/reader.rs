@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io, mem,
     pin::pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -54,19 +54,20 @@ impl Reader {
         cx: &mut Context<'_>,
         most: usize,
     ) -> Poll<Result<Bytes, WireError>> {
+        self.read_bytes = READ_BYTES;
         if !self.ahead.is_empty() {
             self.room.extend_from_slice(&mem::take(&mut self.ahead));
         }
         loop {
-            if has_end(&self.room, self.searched) {
+            let end = end(&self.room, self.searched);
+            if end.unwrap_or(self.room.len()) > most {
+                return Poll::Ready(Err(WireError::HeadTooLong(most)));
+            }
+            if end.is_some() {
                 self.searched = 0;
-                self.read_bytes = READ_BYTES;
                 return Poll::Ready(Ok(self.room.split().freeze()));
             }
             self.searched = self.room.len();
-            if self.searched > most {
-                return Poll::Ready(Err(WireError::HeadTooLong(most)));
-            }
             match ready!(self.poll_read(cx)) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) if self.has_begun() => return Poll::Ready(Err(WireError::CutOff)),
@@ -134,11 +135,11 @@ impl Reader {
         }
     }
 
-    /// Whether nothing came after the body, not even the end; as far as is known without a system call.
+    /// Whether nothing came after the body, not even the connection's end.
     pub fn is_quiet(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
         let is_spent = self.has_ended() && self.ahead.is_empty() && self.room.is_empty();
-        is_spent && self.half.as_ref().poll_read_ready(&mut cx).is_pending()
+        let read = || self.half.try_read(&mut [0]);
+        is_spent && read().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Waits until the other side closes the connection while it has nothing to say. Once it does say
@@ -171,17 +172,21 @@ impl Reader {
     }
 }
 
-/// Whether a head ends in `bytes`; what is before `searched` was looked at.
-fn has_end(bytes: &[u8], searched: usize) -> bool {
+/// Where a head ends in `bytes`; what is before `searched` was looked at.
+fn end(bytes: &[u8], searched: usize) -> Option<usize> {
     // A line's end that was seen may be the first of the two.
     let from = searched.saturating_sub(2);
-    memchr::memchr_iter(b'\n', &bytes[from..])
-        .any(|at| matches!(&bytes[from + at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
+    let mut lines = memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1);
+    lines.find_map(|line| match bytes.get(line..)? {
+        [b'\n', ..] => Some(line + 1),
+        [b'\r', b'\n', ..] => Some(line + 2),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::has_end;
+    use super::end;
 
     #[test]
     fn the_end_of_a_head_is_found_wherever_the_reads_were_cut() {
@@ -190,8 +195,8 @@ mod tests {
         {
             let bytes = format!("{head}body").into_bytes();
             for searched in 0..head.len() {
-                assert!(!has_end(&bytes[..head.len() - 1], searched), "{head:?} {searched}");
-                assert!(has_end(&bytes, searched), "{head:?} {searched}");
+                assert_eq!(end(&bytes[..head.len() - 1], searched), None, "{head:?} {searched}");
+                assert_eq!(end(&bytes, searched), Some(head.len()), "{head:?} {searched}");
             }
         }
     }

@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, Write},
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
-use http_body::Body;
+use http_body::{Body, Frame};
 use tokio::{io::AsyncWrite, net::tcp::OwnedWriteHalf};
 
 use crate::data::body::BoxError;
@@ -63,9 +64,20 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sender<B> {
         Pin::new(&mut self.writer).poll_shutdown(cx).map(drop)
     }
 
+    /// Drops the message that is under way. What was written of it stays written.
+    pub fn abandon(&mut self) -> Option<B> {
+        self.body.take()
+    }
+
+    /// How many bytes wait for the other side to read.
+    pub fn waiting_bytes(&self) -> usize {
+        self.out.len() - self.written + self.long.len()
+    }
+
     /// Whether everything was written.
     pub fn is_idle(&self) -> bool {
-        self.body.is_none() && self.out.is_empty() && self.long.is_empty() && self.failed.is_none()
+        let is_taken = self.body.is_none() && !self.is_chunked;
+        is_taken && self.out.is_empty() && self.long.is_empty() && self.failed.is_none()
     }
 
     /// Why writing ended early.
@@ -80,8 +92,11 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sender<B> {
     /// The body broke off.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         while !self.is_idle() && self.failed.is_none() {
-            let is_waiting = self.take_part(cx)?;
-            match ready!(self.poll_write(cx)) {
+            let taken = self.take_parts(cx);
+            // What came before a body broke off is sent, too.
+            let written = self.poll_write(cx);
+            let is_waiting = taken?;
+            match ready!(written) {
                 Ok(()) if is_waiting => return Poll::Pending,
                 Ok(()) => {}
                 Err(error) => self.failed = Some(error),
@@ -90,22 +105,27 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sender<B> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes the body's next part. True where it is still to come.
-    fn take_part(&mut self, cx: &mut Context<'_>) -> Result<bool, BoxError> {
-        let Some(body) = self.body.as_mut().filter(|_| self.long.is_empty()) else {
-            return Ok(false);
-        };
-        let frame = match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Ready(frame) => frame.transpose()?,
-            Poll::Pending => return Ok(true),
-        };
-        let is_last = frame.is_none() || body.is_end_stream();
-        // Trailers may be dropped (RFC 9110, section 6.5.1).
-        if let Some(Ok(data)) = frame.map(http_body::Frame::into_data) {
-            self.put(data);
+    /// Takes of the body what is there, up to a bound. True where the next part is still to come.
+    fn take_parts(&mut self, cx: &mut Context<'_>) -> Result<bool, BoxError> {
+        while let Some(body) = &mut self.body {
+            if !self.long.is_empty() || self.out.len() - self.written > COPIED_BYTES {
+                return Ok(false);
+            }
+            let frame = match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(frame) => frame.transpose()?,
+                Poll::Pending => return Ok(true),
+            };
+            if frame.is_none() || body.is_end_stream() {
+                self.body = None;
+            }
+            // Trailers may be dropped (RFC 9110, section 6.5.1).
+            if let Some(Ok(data)) = frame.map(Frame::into_data) {
+                self.put(data);
+            }
         }
-        if is_last {
-            self.end();
+        if self.long.is_empty() && mem::take(&mut self.is_chunked) {
+            self.end_line();
+            self.out.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(false)
     }
@@ -114,6 +134,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sender<B> {
         if data.is_empty() {
             return;
         }
+        self.out.drain(..mem::take(&mut self.written));
         if self.is_chunked {
             self.end_line();
             // Writing to memory does not fail.
@@ -127,17 +148,8 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sender<B> {
         }
     }
 
-    fn end(&mut self) {
-        self.body = None;
-        if self.is_chunked && self.long.is_empty() {
-            self.end_line();
-            self.out.extend_from_slice(b"0\r\n\r\n");
-            self.is_chunked = false;
-        }
-    }
-
     fn end_line(&mut self) {
-        if std::mem::take(&mut self.owes_line_end) {
+        if mem::take(&mut self.owes_line_end) {
             self.out.extend_from_slice(b"\r\n");
         }
     }
@@ -167,3 +179,7 @@ fn poll_some(
         written => Poll::Ready(Ok(written)),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
-use mrgc_store::{FollowerConfig, look_interval, typical_item_sizes};
+use mrgc_store::{FollowerConfig, SHARDS_FRESH, look_interval, typical_item_sizes};
 use serde_json::json;
 
 use super::estimate::{Estimate, PriceList, Workload, estimate};
@@ -25,6 +25,9 @@ adaptive.";
 /// Of adaptive heartbeats, the share of intervals in which something is written: 124 to 139 of 360 in an hour
 /// of steady load, as the agent's tests of its pace count them.
 const ADAPTIVE_SHARE: f64 = 0.36;
+/// The longest silence between adaptive heartbeats, in intervals, where `heartbeat.max_interval_seconds` is not
+/// configured.
+const SILENT_INTERVALS: f64 = 3.0;
 /// Partitions that a region of 10,000 instances wants.
 const PARTITIONS: u64 = 16;
 
@@ -140,10 +143,14 @@ fn rows(args: &Args, list: &PriceList) -> Result<Vec<Row>> {
     for &instances in &args.instances {
         for &interval_seconds in &args.interval {
             for &mode in modes {
+                let (written_share, silent_intervals) = match mode {
+                    Mode::Fixed => (1.0, 1.0),
+                    Mode::Adaptive => (args.adaptive_share, SILENT_INTERVALS),
+                };
                 let workload = Workload {
                     instances,
                     interval_seconds,
-                    written_share: if mode == Mode::Fixed { 1.0 } else { args.adaptive_share },
+                    written_share,
                     report_bytes: sizes.report_bytes as u64,
                     registration_bytes: sizes.registration_bytes as u64,
                     replicas: args.replicas,
@@ -151,6 +158,8 @@ fn rows(args: &Args, list: &PriceList) -> Result<Vec<Row>> {
                     poll_seconds: look_interval(Duration::from_secs_f64(args.poll), instances)
                         .as_secs_f64(),
                     registrations_seconds: registrations_every.as_secs_f64(),
+                    wish_seconds: interval_seconds * silent_intervals,
+                    shards_seconds: SHARDS_FRESH.as_secs_f64().max(interval_seconds),
                     partitions: PARTITIONS,
                 };
                 rows.push(Row { mode, workload, month: estimate(&workload, prices) });

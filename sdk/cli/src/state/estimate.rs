@@ -6,13 +6,16 @@
 //!  read units  = routers · (month / poll · (list of reports + partitions · ½)
 //!                         + month / 15 s · list of registrations
 //!                         + writes · ⌈report / 4 KB⌉ · ½)
+//!               + instances · (month / longest silence + month / 60 s)
 //!  list        = partitions · ⌈bytes of a partition / 4 KB⌉ · ½
 //!  bytes moved = writes · report · (replicas − 1)
 //! ```
 //!
 //! That is how a router follows a region: it lists reports, and the empty partitions of what is wanted of
 //! instances, every poll, registrations now and then, and reads the reports that are new by their keys, all
-//! eventually consistent. What happens once for each instance or request of an operator is left out: it is
+//! eventually consistent. Each agent reads what is wanted of its instance as often as its longest silence is,
+//! and over how many partitions its region is spread every minute, each strongly consistent and of one unit.
+//! What happens once for each instance or request of an operator is left out: it is
 //! below a thousandth of the heartbeats.
 
 use anyhow::{Context, Result};
@@ -55,6 +58,10 @@ pub(super) struct Workload {
     pub(super) poll_seconds: f64,
     /// Between two lists of the registrations.
     pub(super) registrations_seconds: f64,
+    /// Between two reads by an agent of what is wanted of its instance.
+    pub(super) wish_seconds: f64,
+    /// Between two reads by an agent of its region's number of partitions.
+    pub(super) shards_seconds: f64,
     /// Over which each table's items are spread, in all regions together.
     pub(super) partitions: u64,
 }
@@ -93,8 +100,10 @@ pub(super) fn estimate(workload: &Workload, prices: &Prices) -> Estimate {
     let polled = (list(workload.report_bytes) + eventual(partitions)) / workload.poll_seconds;
     let registrations = list(workload.registration_bytes) / workload.registrations_seconds;
     let new_reports = writes * eventual(workload.report_bytes.div_ceil(READ_UNIT_BYTES));
-    let read_units =
+    let by_routers =
         workload.routers as f64 * (MONTH_SECONDS * (polled + registrations) + new_reports);
+    let per_agent = MONTH_SECONDS * (1.0 / workload.wish_seconds + 1.0 / workload.shards_seconds);
+    let read_units = by_routers + instances as f64 * per_agent;
 
     let item_bytes = workload.report_bytes + workload.registration_bytes;
     let stored_gb = (instances * item_bytes * replicas) as f64 / GB_BYTES;
@@ -170,6 +179,8 @@ mod tests {
             routers: 1,
             poll_seconds: 1.0,
             registrations_seconds: 10.0,
+            wish_seconds: 20.0,
+            shards_seconds: 50.0,
             partitions: 1,
         }
     }
@@ -185,9 +196,10 @@ mod tests {
         close(month.write_units, 26_280_000.0);
         close(month.write_dollars, 26.28);
         // 51,200 and 102,400 bytes: 13 and 25 units, half each; half a unit for what is wanted of
-        // instances, and for each of 10 new reports a second.
-        close(month.read_units, 2_628_000.0 * (6.5 + 0.5 + 12.5 / 10.0 + 10.0 / 2.0));
-        close(month.read_dollars, 2.628 * 13.25 * 0.5);
+        // instances, and for each of 10 new reports a second. The agents read 5 wishes and 2 counts a second.
+        let by_router = 6.5 + 0.5 + 12.5 / 10.0 + 10.0 / 2.0;
+        close(month.read_units, 2_628_000.0 * (by_router + 7.0));
+        close(month.read_dollars, 2.628 * 20.25 * 0.5);
         close(month.transfer_dollars, 0.0);
     }
 

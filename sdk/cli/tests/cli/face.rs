@@ -21,6 +21,12 @@ async fn the_help_is_as_agreed() {
         &["state", "export", "--help"],
         &["state", "import", "--help"],
         &["state", "cost", "--help"],
+        &["instances", "--help"],
+        &["instances", "list", "--help"],
+        &["instances", "show", "--help"],
+        &["instances", "drain", "--help"],
+        &["instances", "quarantine", "--help"],
+        &["instances", "release", "--help"],
     ] {
         help.push_str(&format!("$ mrgc {}\n{}\n", arguments.join(" "), mrgc(arguments).await.out));
     }
@@ -36,7 +42,9 @@ async fn completions_are_made_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let said = mrgc(&["completions", shell]).await;
         assert_eq!(said.code, Some(0));
-        assert!(said.out.contains("on-conflict"), "{shell}");
+        for word in ["on-conflict", "quarantine"] {
+            assert!(said.out.contains(word), "{shell}: {word}");
+        }
     }
 }
 
@@ -49,6 +57,7 @@ async fn what_cannot_be_meant_exits_with_2() {
     let config = file.to_str().unwrap();
     let bare = folder.path().join("bare.toml");
     fs::write(&bare, "endpoint = \"http://127.0.0.1:1\"\n").unwrap();
+    let long = "r".repeat(257);
     for (arguments, expected) in [
         (&["state", "check", "--nonsense"][..], "--nonsense"),
         (&["state"], "Usage: mrgc state"),
@@ -58,6 +67,13 @@ async fn what_cannot_be_meant_exits_with_2() {
         (&["state", "cost", "--instances", "0"], "0 is not in"),
         (&["state", "cost", "--interval", "-1"], "-1"),
         (&["state", "cost", "--region", "mars-1"], "there are no prices of `mars-1`"),
+        (&["instances", "drain", "--reason", "r"], "<ID>"),
+        (&["instances", "drain", "i-1"], "--reason"),
+        (&["instances", "drain", "i-1", "--reason", " "], "`--reason` says nothing"),
+        (&["instances", "drain", "i-1", "--reason", &long], "`--reason` has 257 bytes; it may"),
+        (&["instances", "release", "", "--reason", "r"], "<ID>"),
+        (&["instances", "release", "i", "--reason", "r", "--operator", ""], "`--operator` says"),
+        (&["instances", "list", "--endpoint", "nowhere"], "it must be an http:// or https:// URL"),
         (&["state", "check", "--endpoint", "nowhere"], "it must be an http:// or https:// URL"),
         (&["state", "check", "--table-prefix", "a b"], "`table_prefix` is `a b`"),
         (&["state", "check", "--config", "/nowhere/x.toml"], "cannot read /nowhere/x.toml"),

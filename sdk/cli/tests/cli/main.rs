@@ -4,6 +4,7 @@
 mod copies;
 mod cost;
 mod face;
+mod instances;
 mod support;
 mod tables;
 mod template;

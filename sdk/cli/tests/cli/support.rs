@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, process::Output, time::Duration};
 
-use mrgc_store::embedded::{self, EmbeddedError};
+use mrgc_store::{
+    Store, StoreConfig,
+    embedded::{self, EmbeddedError},
+};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command, sync::oneshot, task::JoinHandle, time::sleep};
 
@@ -83,9 +86,24 @@ impl Engine {
 
     /// `mrgc state …` with this engine's endpoint.
     pub(crate) fn state(&self, arguments: &[&str]) -> Command {
+        self.command("state", arguments)
+    }
+
+    /// `mrgc instances …` with this engine's endpoint.
+    pub(crate) fn instances(&self, arguments: &[&str]) -> Command {
+        self.command("instances", arguments)
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = command();
-        command.arg("state").args(arguments).args(["--endpoint", &self.endpoint]);
+        command.arg(name).args(arguments).args(["--endpoint", &self.endpoint]);
         command
+    }
+
+    /// The state, as agents and routers use it.
+    pub(crate) async fn store(&self) -> Store {
+        let endpoint = Some(self.endpoint.clone());
+        Store::connect(&StoreConfig { endpoint, ..StoreConfig::default() }).await.unwrap()
     }
 
     /// A file with `items` items of about 2 KB in the table `metrics`.

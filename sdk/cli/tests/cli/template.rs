@@ -157,14 +157,19 @@ fn allows(policy: &Value, action: &str, region: &str, table: &str, pk: &str) -> 
     let arn = format!(
         "arn:${{Partition}}:dynamodb:{region}:${{AccountId}}:table/${{TablePrefix}}-{table}"
     );
-    let statements = policy["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap();
-    statements.iter().filter(|statement| statement["Effect"] == "Allow").any(|statement| {
+    statements(policy).filter(|statement| statement["Effect"] == "Allow").any(|statement| {
         let keys = statement.pointer("/Condition/ForAllValues:StringLike/dynamodb:LeadingKeys");
         let key_fits = keys.is_none_or(|keys| list(keys).iter().any(|key| is_like(pk, &text(key))));
         list(&statement["Action"]).iter().any(|allowed| is_like(action, &text(allowed)))
             && list(&statement["Resource"]).iter().any(|allowed| is_like(&arn, &text(allowed)))
             && key_fits
     })
+}
+
+/// A policy's statements, those on a condition included.
+fn statements(policy: &Value) -> impl Iterator<Item = &Value> {
+    let statements = policy["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap();
+    statements.iter().map(|statement| statement.get("!If").map_or(statement, |choice| &choice[1]))
 }
 
 const WRITES: [&str; 5] = [
@@ -197,10 +202,16 @@ fn an_agent_writes_its_own_shards_and_nothing_else() {
                 assert!(!allows(agent, action, "us-east-1", table, pk), "{action} {table} {pk}");
             }
         }
-        assert!(allows(agent, "dynamodb:GetItem", "us-east-1", table, "desired#us-east-1#3"));
-        assert!(!allows(agent, "dynamodb:GetItem", "us-east-1", table, "desired#us-west-2#3"));
+        // What is wanted of an instance is read by a query, at a replica where the region's own is gone.
+        for region in ["us-east-1", "us-west-2"] {
+            let reads = |pk| allows(agent, "dynamodb:Query", region, table, pk);
+            assert!(reads("desired#us-east-1#3") && !reads("desired#us-west-2#3"), "{region}");
+        }
     }
     assert!(allows(agent, "dynamodb:PutItem", "us-east-1", "cleanup-validation", "i-1"));
+    for action in ["dynamodb:UpdateItem", "dynamodb:DeleteItem"] {
+        assert!(!allows(agent, action, "us-east-1", "cleanup-validation", "i-1"), "{action}");
+    }
     assert!(allows(agent, "dynamodb:GetItem", "us-east-1", "regions", "REGIONS"));
     for table in ["autoscaling-state", "regions", "policies", "control"] {
         for action in WRITES {
@@ -214,6 +225,37 @@ fn an_agent_writes_its_own_shards_and_nothing_else() {
                 "{action}"
             );
         }
+    }
+}
+
+/// Only where the template was given a group, and only those of its region.
+#[test]
+fn an_agent_completes_lifecycle_actions_of_the_named_groups() {
+    let resources = resources();
+    for (name, policy) in &resources {
+        let text = policy.to_string();
+        let Some(home) = REGIONS
+            .iter()
+            .find(|region| *name == format!("AgentPolicy{}", region.replace('-', "")))
+        else {
+            assert!(!text.contains("autoscaling:"), "{name}");
+            continue;
+        };
+        let of_service: Vec<_> =
+            statements(policy).filter(|s| s.to_string().contains("autoscaling:")).collect();
+        let groups = format!(
+            "arn:${{AWS::Partition}}:autoscaling:{home}:${{AWS::AccountId}}:autoScalingGroup:*:\
+             autoScalingGroupName/${{AutoScalingGroup}}"
+        );
+        let expected = json!({
+            "Sid": "CompleteLifecycleActions",
+            "Effect": "Allow",
+            "Action": "autoscaling:CompleteLifecycleAction",
+            "Resource": {"!Sub": groups},
+            "Condition": {"Bool": {"aws:SecureTransport": "true"}},
+        });
+        assert_eq!(of_service, [&expected], "{name}");
+        assert!(text.contains(r#"{"!If":["HasAutoScalingGroup",{"#), "{name}");
     }
 }
 
@@ -259,8 +301,7 @@ fn nobody_is_served_without_tls() {
     let policies = of_type(&resources, "AWS::IAM::ManagedPolicy");
     assert_eq!(policies.len(), 5);
     for policy in policies {
-        let statements = policy["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap();
-        let refuses = statements.iter().any(|statement| {
+        let refuses = statements(policy).any(|statement| {
             statement["Effect"] == "Deny"
                 && statement["Action"] == "dynamodb:*"
                 && statement["Resource"] == "*"

@@ -49,9 +49,14 @@ fn what_could_be_read_in_two_ways_is_refused() {
     }
     let error = parsed("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n").unwrap_err();
     assert!(matches!(error, WireError::Length), "{error}");
-    for garbage in
-        ["\u{16}\u{3}\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/1.1\r\n: x\r\n\r\n", "\r\n\r\n"]
-    {
+    for garbage in [
+        "\u{16}\u{3}\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/1.1\r\n: x\r\n\r\n",
+        "\r\n\r\n",
+    ] {
         let error = parsed(garbage).unwrap_err();
         assert!(matches!(error, WireError::NotHttp(_)), "{garbage:?}: {error}");
     }
@@ -77,6 +82,13 @@ fn a_response_says_how_it_ends_once() {
         (ok(), Some(0), Sent::Whole, true, "content-length: 0\r\n\r\n"),
         (ok(), None, Sent::Chunked, true, "transfer-encoding: chunked\r\n\r\n"),
         (ok(), None, Sent::UntilClose, false, "connection: close\r\n\r\n"),
+        (
+            ok().status(204).header("content-length", "9"),
+            Some(0),
+            Sent::Whole,
+            true,
+            "date: now\r\n\r\n",
+        ),
         (ok().status(204), Some(0), Sent::Whole, true, "date: now\r\n\r\n"),
         (ok().header("content-length", "9"), Some(0), Sent::Whole, true, "date: now\r\n\r\n"),
     ] {

@@ -1,7 +1,10 @@
 use super::*;
 
-/// What a body in chunks says, and the bytes left after it, read in parts that are cut after `cut` bytes.
-fn read(wire: &[u8], cut: usize) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Garbled> {
+/// A body, its trailers, and the bytes left after it.
+type Read = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+/// What a body in chunks says, read in parts that are cut after `cut` bytes.
+fn read(wire: &[u8], cut: usize) -> Result<Read, Garbled> {
     let mut framing = Framing::chunked();
     let (mut body, mut trailers) = (Vec::new(), None);
     let mut parts = wire.chunks(cut);
@@ -57,6 +60,12 @@ fn garbled_chunks_are_told() {
         ("-1\r\n", "a size is no number"),
         ("g\r\n", "a size is no number"),
         ("10000000000000000\r\n", "a size is too large"),
+        ("1\na\r\n0\r\n\r\n", "a size is no number"),
+        ("1;\na\r\n0\r\n\r\n", "a size's line does not end well"),
+        ("1\rx\na\r\n0\r\n\r\n", "a size's line does not end well"),
+        ("1\r\na\n0\r\n\r\n", "a chunk is longer than its size"),
+        ("1\r\na\r\r\n0\r\n\r\n", "a chunk is longer than its size"),
+        ("0\r\n\n\n", "no end"),
         ("1\r\nab\r\n", "a chunk is longer than its size"),
         ("1\r\na0\r\n\r\n", "a chunk is longer than its size"),
         ("0\r\nno colon\r\n\r\n", "a trailer is no header"),

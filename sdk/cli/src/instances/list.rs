@@ -1,0 +1,123 @@
+//! `mrgc instances list`: a row for each registered instance.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
+use mrgc_fleet::model::{DesiredState, Lifecycle, PoolId, Standing, Timestamp};
+use mrgc_store::Store;
+use serde::Serialize;
+
+use super::{age, health_cell, lifecycle_cell, now, place::Place};
+use crate::{
+    Verdict,
+    table::{self, Cell},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  mrgc instances list
+  mrgc instances list --region us-east-1 --pool llama
+  mrgc instances list --json | jq -r 'select(.lifecycle == \"quarantined\") | .registration.id'
+
+LIFECYCLE is the stricter of what the instance reports and what is wanted of it. AGE is how long ago
+the report was made, by the instance's clock. With --json, each line is an instance. Exit code 1:
+something could not be read.";
+
+const HEADS: [&str; 9] =
+    ["ID", "REGION", "POOL", "LIFECYCLE", "HEALTH", "WANTED", "REPORT", "AGE", "REASON"];
+const NOTHING: &str = "-";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// Only the instances of this pool
+    #[arg(long, value_name = "POOL", value_parser = NonEmptyStringValueParser::new().map(PoolId::from))]
+    pool: Option<PoolId>,
+    /// Tell each instance as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    lifecycle: Lifecycle,
+    #[serde(flatten)]
+    standing: &'a Standing,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<Verdict> {
+    let fleet = args.place.open().await?;
+    let mut standings: Vec<Standing> = Vec::new();
+    for region in &fleet.regions {
+        let listed = fleet.store.instances(region).await;
+        standings.extend(listed.with_context(|| format!("cannot list {region}"))?);
+    }
+    standings.retain(|s| args.pool.as_ref().is_none_or(|pool| s.registration.pool == *pool));
+    if standings.is_empty() {
+        let pool = args.pool.as_ref().map_or_else(String::new, |pool| format!(" of pool {pool}"));
+        // A reader of standard output gets an empty list.
+        let _ = writeln!(io::stderr(), "no instances{pool} in {}", fleet.names());
+    } else if args.json {
+        let mut lines = String::new();
+        for standing in &standings {
+            let line = Line { lifecycle: standing.lifecycle(), standing };
+            lines.push_str(&serde_json::to_string(&line).context("an instance as JSON")?);
+            lines.push('\n');
+        }
+        table::say(&lines)?;
+    } else {
+        let now = now();
+        let rows: Vec<Vec<Cell>> = standings.iter().map(|standing| row(standing, now)).collect();
+        table::say(&table::render(&HEADS, &rows))?;
+    }
+    Ok(verdict(&fleet.store))
+}
+
+fn row(standing: &Standing, now: Timestamp) -> Vec<Cell> {
+    let registration = &standing.registration;
+    let held = standing.desired.as_ref().filter(|desired| desired.state != DesiredState::Serving);
+    let wanted_because = held.and_then(|desired| desired.reason.as_deref());
+    let (health, sequence, age, because) = match &standing.report {
+        Some(report) => (
+            health_cell(report.health),
+            report.sequence.to_string(),
+            age(now.since_ms(report.at)),
+            report.reason.as_deref(),
+        ),
+        None => {
+            let nothing = NOTHING.to_owned();
+            (Cell::new(NOTHING), nothing.clone(), nothing, Some("has not reported yet"))
+        }
+    };
+    let reasons: Vec<&str> = [wanted_because, because].into_iter().flatten().collect();
+    vec![
+        Cell::new(registration.id.as_str()),
+        Cell::new(registration.region.as_str()),
+        Cell::new(registration.pool.as_str()),
+        lifecycle_cell(standing.lifecycle()),
+        health,
+        Cell::new(held.map_or(NOTHING, |desired| desired.state.as_str())),
+        Cell::number(sequence),
+        Cell::number(age),
+        Cell::new(reasons.join("; ")),
+    ]
+}
+
+/// A list that lacks something says so.
+fn verdict(store: &Store) -> Verdict {
+    let skipped = store.counts().corrupt_items;
+    if skipped == 0 {
+        return Verdict::Good;
+    }
+    let mut err = io::stderr();
+    // The exit code says it, too.
+    let _ = writeln!(err, "{skipped} items could not be read:");
+    for item in store.corrupt_items() {
+        let text = format!("{}: {}: {}", item.table, item.key, item.reason);
+        let _ = writeln!(err, "  {}", table::harmless(&text));
+    }
+    Verdict::Bad
+}

@@ -1,0 +1,116 @@
+//! `mrgc instances drain`, `quarantine` and `release`: what is wanted of instances, written into the state.
+
+use anyhow::{Context, Result};
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
+use mrgc_fleet::model::{Desired, DesiredState, InstanceId, Stamp};
+
+use super::{
+    now,
+    place::{Known, Place},
+};
+use crate::{
+    Usage, Verdict,
+    table::{harmless, say},
+};
+
+pub(super) const DRAIN_EXAMPLES: &str = "\
+Examples:
+  mrgc instances drain i-1234567890abcdef0 --reason 'new driver'
+  mrgc instances drain i-1 i-2 i-3 --region us-east-1 --reason 'ticket 4711' --operator ada
+
+Routers pass it over within seconds; the agent, which tells load balancers, follows within its
+longest silence, 30 seconds by default. It lasts until `mrgc instances release`, restarts included.
+Nothing is written where one of the ids is not known.";
+
+pub(super) const QUARANTINE_EXAMPLES: &str = "\
+Examples:
+  mrgc instances quarantine i-1234567890abcdef0 --reason 'ticket 4711: ECC errors'
+
+Routers pass it over within seconds; the agent, which tells load balancers, follows within its
+longest silence, 30 seconds by default. It lasts until `mrgc instances release`: no restart, no new
+registration and no command on the instance lifts it. Nothing is written where one of the ids is
+not known.";
+
+pub(super) const RELEASE_EXAMPLES: &str = "\
+Examples:
+  mrgc instances release i-1234567890abcdef0 --reason 'ticket 4711: GPU replaced'
+
+It lifts what was wanted of the instance, and a quarantine that its agent put it in (an unfit GPU, a
+failed cleanup); a cleanup that it owes comes first. It does not call off a drain that was begun on
+the instance or by the cloud. Nothing is written where one of the ids is not known.";
+
+/// An item has room for a ticket and a sentence.
+const MAX_REASON_BYTES: usize = 256;
+const MAX_OPERATOR_BYTES: usize = 64;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The instances' ids, as in i-1234567890abcdef0
+    #[arg(required = true, value_name = "ID", value_parser = NonEmptyStringValueParser::new().map(InstanceId::from))]
+    ids: Vec<InstanceId>,
+    #[command(flatten)]
+    place: Place,
+    /// Why, for whoever finds it so
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Who wants it; without it, whoever is logged in [env: USER]
+    #[arg(long, value_name = "NAME")]
+    operator: Option<String>,
+}
+
+pub(crate) async fn run(args: &Args, state: DesiredState) -> Result<Verdict> {
+    let reason = short("--reason", &args.reason, MAX_REASON_BYTES)?;
+    let operator = args.operator.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
+    let operator = short("--operator", &operator, MAX_OPERATOR_BYTES)?;
+    let fleet = args.place.open().await?;
+    let found = fleet.find(&args.ids).await?;
+    for (done, known) in found.iter().enumerate() {
+        let wish = Desired {
+            instance: known.id.clone(),
+            region: known.region.clone(),
+            state,
+            reason: Some(reason.clone()),
+            operator: Some(operator.clone()),
+            at: now(),
+            writer_region: fleet.store.aws_region().into(),
+            stamp: Stamp::default(),
+        };
+        let written = fleet.store.desire(&wish).await;
+        let (id, all) = (&known.id, found.len());
+        let written = written.with_context(|| format!("at `{id}`, with {done} of {all} done"))?;
+        say(&told(known, &written))?;
+    }
+    Ok(Verdict::Good)
+}
+
+fn short(option: &str, text: &str, max_bytes: usize) -> Result<String, Usage> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Usage(format!("`{option}` says nothing: give it a text")));
+    }
+    if text.len() > max_bytes {
+        let bytes = text.len();
+        return Err(Usage(format!("`{option}` has {bytes} bytes; it may have {max_bytes}")));
+    }
+    Ok(text.to_owned())
+}
+
+fn told(known: &Known, written: &Desired) -> String {
+    let Known { id, region, standing, desired } = known;
+    let before = match desired {
+        Some(before) => {
+            let by = before.operator.as_deref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let why = before.reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("{}{by}{why}", before.state.as_str())
+        }
+        None => DesiredState::Serving.as_str().to_owned(),
+    };
+    let reported = match standing.as_ref().map(|standing| &standing.report) {
+        Some(Some(report)) => format!("it reports {}", report.lifecycle),
+        Some(None) => "it has not reported yet".to_owned(),
+        None => "it is not registered".to_owned(),
+    };
+    let now = written.state.as_str();
+    let line = format!("{id} in {region}: was wanted {before}, now {now}; {reported}");
+    harmless(&line) + "\n"
+}
