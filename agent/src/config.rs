@@ -59,7 +59,7 @@ pub struct Config {
     pub written: Written,
 }
 
-/// Who this instance is, as far as that is configured; [`crate::identity`] has the rest.
+/// Who this instance is, as far as that is configured; `identity` has the rest.
 #[derive(Clone, Debug)]
 pub struct Instance {
     pub id: Option<InstanceId>,

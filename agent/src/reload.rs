@@ -1,4 +1,4 @@
-//! Reloading: which settings hold at once, and which wait for a restart. Pure but for [`Cadence`].
+//! Reloading: which settings hold at once, and which wait for a restart. Pure but for `Cadence`.
 //!
 //! A configuration with an error changes nothing: the settings from before hold, and the error is shown until
 //! a reload succeeds.

@@ -38,8 +38,7 @@ async fn refuse_others(
 ) -> Response {
     if !is_here(peer.ip(), own_ip) {
         let path = request.uri().path();
-        let detail =
-            format!("{path} is for this machine only, as by 127.0.0.1, and {peer} is another");
+        let detail = format!("{path} is for programs on this machine, and {peer} is another");
         return problem(StatusCode::FORBIDDEN, &detail);
     }
     next.run(request).await
@@ -62,7 +61,9 @@ impl IntoResponse for BodyError {
     fn into_response(self) -> Response {
         match self {
             Self::TooLong { max_bytes } => {
-                let detail = format!("the body is at most {max_bytes} bytes long, and arrives whole");
+                let detail = format!(
+                    "a body of at most {max_bytes} bytes is taken: this is longer, or broke off"
+                );
                 problem(StatusCode::PAYLOAD_TOO_LARGE, &detail)
             }
             Self::TooSlow => {

@@ -1,5 +1,7 @@
 //! What the tests share: an agent, a store and an inference server, each on a free port.
 
+mod model_server;
+
 use std::{
     fs,
     future::Future,
@@ -7,11 +9,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
-use axum::{Router, extract::State, routing::get};
 use mrgc_agent::config::Config;
 use mrgc_fleet::model::{InstanceId, RegionId, Report, Standing};
 use mrgc_store::{Store, StoreConfig, embedded};
@@ -25,6 +26,8 @@ use tokio::{
     task::JoinHandle,
     time,
 };
+
+pub(crate) use self::model_server::{Gauges, ModelServer};
 
 /// Longer than anything takes on a busy machine; nothing waits for it to pass.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -341,54 +344,6 @@ impl Engine {
         })
         .await
     }
-}
-
-/// What the stand-in for an inference server says.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Gauges {
-    pub(crate) waiting: u32,
-    pub(crate) running: u32,
-}
-
-/// A stand-in for an inference server, on a free port.
-pub(crate) struct ModelServer {
-    pub(crate) address: SocketAddr,
-    gauges: Arc<Mutex<Gauges>>,
-    serving: JoinHandle<()>,
-}
-
-impl ModelServer {
-    pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let gauges = Arc::new(Mutex::new(Gauges::default()));
-        let pages = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/v1/models", get(async || r#"{"data":[{"id":"llama"}]}"#))
-            .with_state(Arc::clone(&gauges));
-        let serving = tokio::spawn(async move { axum::serve(listener, pages).await.unwrap() });
-        Self { address, gauges, serving }
-    }
-
-    pub(crate) fn set(&self, gauges: Gauges) {
-        *self.gauges.lock().unwrap() = gauges;
-    }
-
-    /// Nothing listens at its address any more.
-    pub(crate) async fn stop(self) {
-        self.serving.abort();
-        let _ = self.serving.await;
-    }
-}
-
-async fn metrics(State(gauges): State<Arc<Mutex<Gauges>>>) -> String {
-    let Gauges { waiting, running } = *gauges.lock().unwrap();
-    format!(
-        "vllm:num_requests_waiting{{engine=\"0\"}} {waiting}\n\
-         vllm:num_requests_running{{engine=\"0\"}} {running}\n\
-         vllm:e2e_request_latency_seconds_sum 1.5\nvllm:e2e_request_latency_seconds_count 10\n\
-         vllm:time_to_first_token_seconds_sum 0.2\nvllm:time_to_first_token_seconds_count 10\n"
-    )
 }
 
 /// Waits until this is on record in the directory: an agent that is killed before it has written it forgets it.

@@ -22,13 +22,13 @@ pub(crate) enum Command {
     List(list::Args),
     /// Show all that is known of an instance
     Show(show::Args),
-    /// Want instances to finish what they have, and send them nothing new
+    /// Give instances nothing new, and let them finish what they have
     #[command(after_help = wish::DRAIN_EXAMPLES)]
     Drain(wish::Args),
-    /// Want instances out of service, as those with a fault that somebody is to look at
+    /// Take instances out of service, as those with a fault that somebody is to look at
     #[command(after_help = wish::QUARANTINE_EXAMPLES)]
     Quarantine(wish::Args),
-    /// Want instances to serve again
+    /// Let instances serve again
     #[command(after_help = wish::RELEASE_EXAMPLES)]
     Release(wish::Args),
 }

@@ -1,9 +1,9 @@
 //! Where instances are looked for: one region of the fleet, or all that are registered.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
 use mrgc_fleet::model::{Desired, DesiredState, InstanceId, RegionId, Standing};
-use mrgc_store::Store;
+use mrgc_store::{Store, StoreError};
 
 use crate::{Usage, store::StoreArgs};
 
@@ -52,23 +52,20 @@ pub(super) struct Known {
 }
 
 impl Fleet {
+    pub(super) async fn find(&self, id: &InstanceId) -> Result<Known> {
+        self.look_for(id).await?.ok_or_else(|| self.unknown(&[id]))
+    }
+
     /// All of these, or an error that names each that is not known.
-    pub(super) async fn find(&self, ids: &[InstanceId]) -> Result<Vec<Known>> {
+    pub(super) async fn find_all(&self, ids: &[InstanceId]) -> Result<Vec<Known>> {
         let (mut found, mut unknown) = (Vec::new(), Vec::new());
         for id in ids {
-            match self.one(id).await.with_context(|| format!("cannot look for `{id}`"))? {
+            match self.look_for(id).await? {
                 Some(known) => found.push(known),
-                None => unknown.push(format!("`{id}`")),
+                None => unknown.push(id),
             }
         }
-        if !unknown.is_empty() {
-            bail!(
-                "no instance {} in {}: `mrgc instances list` has those there are",
-                unknown.join(", "),
-                self.names()
-            );
-        }
-        Ok(found)
+        if unknown.is_empty() { Ok(found) } else { Err(self.unknown(&unknown)) }
     }
 
     pub(super) fn names(&self) -> String {
@@ -76,19 +73,18 @@ impl Fleet {
         names.join(", ")
     }
 
-    async fn one(&self, id: &InstanceId) -> Result<Option<Known>> {
+    fn unknown(&self, ids: &[&InstanceId]) -> anyhow::Error {
+        let ids: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
+        let (ids, regions) = (ids.join(", "), self.names());
+        anyhow!("no instance {ids} in {regions}: `mrgc instances list` has those there are")
+    }
+
+    async fn look_for(&self, id: &InstanceId) -> Result<Option<Known>> {
         let mut found: Option<Known> = None;
         for region in &self.regions {
-            let standing = self.store.instance(region, id).await?;
-            let desired = match &standing {
-                Some(standing) => standing.desired.clone(),
-                None => self.store.desired(region, id).await?,
-            };
-            let is_held = desired.as_ref().is_some_and(|d| d.state != DesiredState::Serving);
-            if standing.is_none() && !is_held {
-                continue;
-            }
-            let known = Known { id: id.clone(), region: region.clone(), standing, desired };
+            let known = self.known_in(region, id).await;
+            let known = known.with_context(|| format!("cannot look for `{id}` in {region}"))?;
+            let Some(known) = known else { continue };
             if let Some(other) = found.replace(known) {
                 let reason = format!(
                     "`{id}` is in {} and in {region}: say which one with `--region`",
@@ -98,5 +94,20 @@ impl Fleet {
             }
         }
         Ok(found)
+    }
+
+    async fn known_in(
+        &self,
+        region: &RegionId,
+        id: &InstanceId,
+    ) -> Result<Option<Known>, StoreError> {
+        let standing = self.store.instance(region, id).await?;
+        let desired = match &standing {
+            Some(standing) => standing.desired.clone(),
+            None => self.store.desired(region, id).await?,
+        };
+        let is_held = desired.as_ref().is_some_and(|d| d.state != DesiredState::Serving);
+        let is_known = standing.is_some() || is_held;
+        Ok(is_known.then(|| Known { id: id.clone(), region: region.clone(), standing, desired }))
     }
 }

@@ -43,16 +43,15 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args) -> Result<Verdict> {
     let fleet = args.place.open().await?;
-    for known in fleet.find(std::slice::from_ref(&args.id)).await? {
-        let cleanups = fleet.store.cleanups(&known.id, LAST_CLEANUPS).await;
-        let cleanups = cleanups.context("cannot read its cleanups")?;
-        let text = if args.json {
-            format!("{:#}\n", as_json(&known, &cleanups))
-        } else {
-            as_text(&known, &cleanups, now()).context("cannot show it")?
-        };
-        table::say(&text)?;
-    }
+    let known = fleet.find(&args.id).await?;
+    let cleanups = fleet.store.cleanups(&args.id, LAST_CLEANUPS).await;
+    let cleanups = cleanups.context("cannot read its cleanups")?;
+    let text = if args.json {
+        format!("{:#}\n", as_json(&known, &cleanups))
+    } else {
+        as_text(&known, &cleanups, now()).context("cannot show it")?
+    };
+    table::say(&text)?;
     Ok(Verdict::Good)
 }
 

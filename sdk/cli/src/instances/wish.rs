@@ -18,7 +18,7 @@ Examples:
   mrgc instances drain i-1234567890abcdef0 --reason 'new driver'
   mrgc instances drain i-1 i-2 i-3 --region us-east-1 --reason 'ticket 4711' --operator ada
 
-Routers pass it over within seconds; the agent, which tells load balancers, follows within its
+Routers pass it over within seconds. The agent, which tells load balancers, reads it within its
 longest silence, 30 seconds by default. It lasts until `mrgc instances release`, restarts included.
 Nothing is written where one of the ids is not known.";
 
@@ -26,7 +26,7 @@ pub(super) const QUARANTINE_EXAMPLES: &str = "\
 Examples:
   mrgc instances quarantine i-1234567890abcdef0 --reason 'ticket 4711: ECC errors'
 
-Routers pass it over within seconds; the agent, which tells load balancers, follows within its
+Routers pass it over within seconds. The agent, which tells load balancers, reads it within its
 longest silence, 30 seconds by default. It lasts until `mrgc instances release`: no restart, no new
 registration and no command on the instance lifts it. Nothing is written where one of the ids is
 not known.";
@@ -35,9 +35,10 @@ pub(super) const RELEASE_EXAMPLES: &str = "\
 Examples:
   mrgc instances release i-1234567890abcdef0 --reason 'ticket 4711: GPU replaced'
 
-It lifts what was wanted of the instance, and a quarantine that its agent put it in (an unfit GPU, a
-failed cleanup); a cleanup that it owes comes first. It does not call off a drain that was begun on
-the instance or by the cloud. Nothing is written where one of the ids is not known.";
+It lifts a drain or a quarantine that was wanted here, and a quarantine by the agent itself (an unfit
+GPU, a failed cleanup), which comes back where the GPU still is unfit. A cleanup that is owed comes
+first. It does not call off a drain that was begun on the instance or by the cloud. Nothing is
+written where one of the ids is not known.";
 
 /// An item has room for a ticket and a sentence.
 const MAX_REASON_BYTES: usize = 256;
@@ -63,7 +64,7 @@ pub(crate) async fn run(args: &Args, state: DesiredState) -> Result<Verdict> {
     let operator = args.operator.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
     let operator = short("--operator", &operator, MAX_OPERATOR_BYTES)?;
     let fleet = args.place.open().await?;
-    let found = fleet.find(&args.ids).await?;
+    let found = fleet.find_all(&args.ids).await?;
     for (done, known) in found.iter().enumerate() {
         let wish = Desired {
             instance: known.id.clone(),
