@@ -12,8 +12,8 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    attestation::Attestations, collect::Collection, config::Config, data::Threads, flight::Clock, health::HealthBoard,
-    policies::Handle,
+    attestation::Attestations, collect::Collection, config::Config, data::Threads, flight::Clock,
+    health::HealthBoard, policies::Handle,
 };
 
 pub use uploads::Uploads;

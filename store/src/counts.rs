@@ -41,6 +41,8 @@ counted! {
     throttled,
     /// Times that the credentials were asked for anew because the service called them expired.
     renewed_credentials,
+    /// Read units that listings and batches consumed as the service counts them, in halves.
+    read_half_units,
     /// Reads that a replica answered.
     replica_reads,
     /// Times that reads turned from the primary to a replica.

@@ -1,10 +1,10 @@
 //! Reading many items: partitions whole or in part, several at once, and items by their keys.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, sync::atomic::Ordering, time::Duration};
 
 use aws_sdk_dynamodb::{
     Client,
-    types::{AttributeValue, KeysAndAttributes},
+    types::{AttributeValue, ConsumedCapacity, KeysAndAttributes, ReturnConsumedCapacity},
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -90,9 +90,11 @@ impl Store {
                     .set_expression_attribute_names(Some(names.clone()))
                     .set_expression_attribute_values(Some(values.clone()))
                     .set_exclusive_start_key(after.clone())
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
                     .send()
             };
             let answer = self.ask(call, ask).await?;
+            self.count_consumed(answer.consumed_capacity());
             page(answer.items.unwrap_or_default());
             after = answer.last_evaluated_key.filter(|key| !key.is_empty());
             if after.is_none() {
@@ -164,9 +166,14 @@ impl Store {
                 .build()
                 .map_err(|error| StoreError::Invalid { call: call(), reason: error.to_string() })?;
             let ask = |client: &Client| {
-                client.batch_get_item().request_items(name.clone(), asked.clone()).send()
+                client
+                    .batch_get_item()
+                    .request_items(name.clone(), asked.clone())
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                    .send()
             };
             let answer = self.ask(call, ask).await?;
+            self.count_consumed(answer.consumed_capacity());
             items.extend(answer.responses.unwrap_or_default().remove(&name).unwrap_or_default());
             let left = answer.unprocessed_keys.unwrap_or_default().remove(&name);
             wanted = left.map(|left| left.keys).unwrap_or_default();
@@ -176,6 +183,11 @@ impl Store {
         }
         let reason = format!("{} keys were left out {BATCH_ATTEMPTS} times in a row", wanted.len());
         Err(StoreError::Throttled { call: call(), reason })
+    }
+
+    fn count_consumed<'a>(&self, consumed: impl IntoIterator<Item = &'a ConsumedCapacity>) {
+        let units: f64 = consumed.into_iter().filter_map(|one| one.capacity_units).sum();
+        self.0.counters.read_half_units.fetch_add((2.0 * units) as u64, Ordering::Relaxed);
     }
 
     /// Does all of them, some at a time; the answers in the order of the questions, or the first failure.

@@ -35,6 +35,7 @@ async fn the_state_and_the_client_survive_a_restart_of_the_engine() {
     store.register(&registration("i-1")).await.unwrap();
     store.report(&report("i-1", 1, 1)).await.unwrap();
     let before = store.instances(&REGION.into()).await.unwrap();
+    assert!(store.counts().read_half_units > 0, "what a listing consumes is counted");
     engine.stop().await;
 
     let engine = Engine::start_at(&folder, address).await;

@@ -36,6 +36,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const WRITERS: u64 = 16;
 const MEASURED_FOR: Duration = Duration::from_secs(40);
 const SAMPLES: u64 = 40;
+const LISTINGS: u32 = 10;
 /// Of one core.
 const MAX_CPU_SHARE: f64 = 0.05;
 const MAX_MEMORY_MB: f64 = 200.0;
@@ -182,16 +183,18 @@ impl Load {
     }
 }
 
-/// Times of listing the whole region, in microseconds.
-async fn listing(store: &Store, region: &RegionId) -> Result<Histogram<u64>> {
+/// Times of listing the whole region, in microseconds, and the read units of one listing.
+async fn listing(store: &Store, region: &RegionId) -> Result<(Histogram<u64>, f64)> {
     let mut times = histogram()?;
-    for _ in 0..10 {
+    let units = || store.counts().read_half_units as f64 / 2.0;
+    let before = units();
+    for _ in 0..LISTINGS {
         let started = Instant::now();
         let listed = store.instances(region).await?.len() as u64;
         anyhow::ensure!(listed == INSTANCES, "{listed} of {INSTANCES} instances are listed");
         times.saturating_record(started.elapsed().as_micros() as u64);
     }
-    Ok(times)
+    Ok((times, (units() - before) / f64::from(LISTINGS)))
 }
 
 /// From the moment a heartbeat is written to that at which the router's snapshot holds it, in
@@ -227,7 +230,7 @@ fn histogram() -> Result<Histogram<u64>> {
 
 fn report(
     load: &Load,
-    listing: &Histogram<u64>,
+    (listing, units): &(Histogram<u64>, f64),
     writes: &Histogram<u64>,
     seen: &Histogram<u64>,
 ) -> ExitCode {
@@ -240,6 +243,7 @@ fn report(
     {
         println!("  {what:<22} p50 {:>8.1} ms, p99 {:>8.1} ms", ms(times, 0.5), ms(times, 0.99));
     }
+    println!("  {units:.0} read units for each listing");
     let met = load.router_share <= MAX_CPU_SHARE && load.router_mb <= MAX_MEMORY_MB;
     println!(
         "goal: at most {:.0} % of a core and {MAX_MEMORY_MB:.0} MB: {}",

@@ -1,7 +1,7 @@
 //! HTTP/1.1 on the wire (RFC 9112): what a client's connection and an upstream's have in common.
 //!
-//! hyper would do, and does for HTTP/2. Here each request costs it a task to wake, channels between tasks and
-//! copies of its head, on both sides, which is more than all of our own work on that request.
+//! hyper would do, and does for HTTP/2. But it reaches a connection through channels and copies each head, on
+//! both sides of a proxy; here whoever waits for bytes reads them, and a head is passed on as it was read.
 
 mod fields;
 mod framing;

@@ -9,7 +9,7 @@
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -139,9 +139,9 @@ async fn serve_all(shard: &Rc<Shard>, wire: &Rc<RefCell<Wire>>) {
                 return linger(wire).await;
             }
         };
-        let Some(response) = unless_gone(wire, journey::serve(shard.clone(), request)).await else {
-            return;
-        };
+        // Pinned where it is made: it is large, and each move would copy it.
+        let work = pin!(journey::serve(shard.clone(), request));
+        let Some(response) = unless_gone(wire, work).await else { return };
         match respond(shard, wire, &asked, response).await {
             Some(true) => {}
             Some(false) if !wire.borrow().reader.has_ended() => return linger(wire).await,
@@ -178,8 +178,10 @@ async fn next(
 }
 
 /// What `work` gives, unless the client closes the connection before.
-async fn unless_gone<T>(wire: &RefCell<Wire>, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
+async fn unless_gone<T>(
+    wire: &RefCell<Wire>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
@@ -230,7 +232,7 @@ async fn respond(
         }
         idle.poll_expired(cx).map(|()| false)
     });
-    let is_sent = unless_gone(wire, sending).await?;
+    let is_sent = unless_gone(wire, pin!(sending)).await?;
     is_sent.then_some(is_kept)
 }
 
