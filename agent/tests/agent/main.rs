@@ -21,5 +21,6 @@ mod notify;
 mod outage;
 mod pace;
 mod reload;
+mod signals;
 mod store;
 mod support;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Agent, Setup, until};
 
 impl Agent {
-    async fn reload(&self, text: &str) {
+    pub(crate) async fn reload(&self, text: &str) {
         fs::write(&self.config, text).unwrap();
         self.signal("HUP").await;
     }

@@ -16,6 +16,9 @@ use tokio::{
     task::JoinSet,
 };
 
+/// Of a body, at a time.
+const READ_BYTES: usize = 64 << 10;
+
 /// A longer head is not read on.
 const HEAD_MAX: usize = 64 << 10;
 
@@ -94,6 +97,7 @@ async fn serve(mut stream: TcpStream, answer: &str, seen: &Seen) -> io::Result<(
     let mut piece = start.split_off(head_len);
     while !end.take(&piece, seen) {
         piece.clear();
+        piece.reserve(READ_BYTES);
         if stream.read_buf(&mut piece).await? == 0 {
             return Ok(());
         }
