@@ -20,9 +20,7 @@ pub enum Order {
 pub enum Refusal {
     #[error("the instance goes for good ({}): it does not come back", .0.as_str())]
     ForGood(Cause),
-    #[error(
-        "it is wanted {state} by {operator}{reason}: that is lifted where it was said, in the store"
-    )]
+    #[error("it is wanted {state} by {operator}{reason}: `mrgc instances release` lifts that")]
     Wanted { state: &'static str, operator: String, reason: String },
     #[error(
         "it is quarantined ({0}): `mrgc-agent clean` validates and releases it, or an operator does"
