@@ -75,7 +75,7 @@ impl Connection {
         is_sent && self.is_kept && self.has_ended()
     }
 
-    /// Whether nothing has come since, not even its end; as far as is known without a system call.
+    /// Whether nothing has come since, not even its end.
     pub fn is_quiet(&self) -> bool {
         self.reader.is_quiet()
     }
