@@ -93,6 +93,8 @@ struct Nothing {
 struct Known {
     found: Found,
     adapter: Adapter,
+    /// Where its metrics should be the agent itself listens.
+    own_port: Option<u16>,
     /// Its last page told of a KV cache.
     has_engine: bool,
 }
@@ -161,7 +163,7 @@ impl Poller {
                 Err(nothing) => return self.without_server(nothing, at).await,
             },
         };
-        let poll = known.poll(&self.http, self.own_port, at, &mut self.loading).await;
+        let poll = known.poll(&self.http, at, &mut self.loading).await;
         if self.target.is_open() && !poll.reachable {
             tracing::info!(server = known.found.server.name, "the inference server is gone");
             self.next_search = at;
@@ -188,7 +190,8 @@ impl Poller {
             Some(names) => Adapter::configured(names, self.latency_window),
             None => Adapter::of(server, self.latency_window),
         };
-        Known { found, adapter, has_engine: false }
+        let own_port = Some(self.own_port).filter(|port| detect::is_own(&found.metrics_url, *port));
+        Known { found, adapter, own_port, has_engine: false }
     }
 
     /// Looks which server answers where one may be, unless a look did not help a moment ago.
@@ -255,7 +258,6 @@ impl Known {
     async fn poll(
         &mut self,
         http: &Client,
-        own_port: u16,
         at: Duration,
         loading: &mut Loading,
     ) -> signals::Inference {
@@ -270,7 +272,7 @@ impl Known {
             server.models
         };
         let models = models::list(http, url, pages);
-        let (said, models, ready) = tokio::join!(self.ask_load(http, own_port), models, ready);
+        let (said, models, ready) = tokio::join!(self.ask_load(http), models, ready);
         let reachable =
             !(is_refused(&models) && (is_refused(&said) || matches!(said, Ok(Said::Nothing))));
         let models = read_models(models, ready);
@@ -310,12 +312,12 @@ impl Known {
         }
     }
 
-    async fn ask_load(&self, http: &Client, own_port: u16) -> Result<Said, Failure> {
+    async fn ask_load(&self, http: &Client) -> Result<Said, Failure> {
         let Found { server, url, metrics_url } = &self.found;
         if server.load == LoadPage::Nowhere {
             return Ok(Said::Nothing);
         }
-        if detect::is_own(metrics_url, own_port) {
+        if let Some(own_port) = self.own_port {
             let reason = format!("port {own_port} is the agent's own: set inference.metrics_url");
             return Err(Failure { kind: FailureKind::Broken, reason });
         }

@@ -12,10 +12,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod failover;
 pub mod guard;
+pub mod health;
 pub mod histogram;
 pub mod lease;
 pub mod model;
+pub mod monitor;
+pub mod planted;
 pub mod routing;
 pub mod snapshot;
 

@@ -4,6 +4,7 @@
 //! WASM, and a replay or a simulation decides exactly as the router does.
 
 mod pick;
+mod trail;
 
 use std::sync::Arc;
 
@@ -16,17 +17,28 @@ use crate::{
 };
 
 pub use pick::Picker;
+pub(crate) use pick::chance;
+pub use trail::{MAX_CONNECTS, Trail};
 
 /// Attempts one request may make, over all hops, at most.
 pub const MAX_ATTEMPTS: usize = 8;
 
 /// The router's own counts of a candidate, fresher than any snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Live {
     pub in_flight: u32,
     pub in_flight_tokens: u64,
-    /// Out by the router's own evidence: ejected, draining or forbidden since the snapshot.
+    /// Out by the router's own evidence: ejected, or tried out by as many requests as may be.
     pub masked: bool,
+    /// Of the decisions that it could be part of, those that it is: 1 but for one that came back a moment
+    /// ago.
+    pub share: f32,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { in_flight: 0, in_flight_tokens: 0, masked: false, share: 1.0 }
+    }
 }
 
 /// Counts that run parallel to the picks of a decision.
@@ -56,6 +68,9 @@ pub struct Question<'a> {
     pub seed: u64,
     /// Attempts wanted, up to [`MAX_ATTEMPTS`].
     pub attempts: usize,
+    /// Nobody is eligible, so that evidence is set aside: candidates that are masked or a last resort are
+    /// taken, too. What an instance says of itself, what is wanted of it and the guard stand.
+    pub panic: bool,
 }
 
 /// Why no candidate takes the request.
@@ -83,6 +98,8 @@ pub struct Scratch {
     in_flight_tokens: Vec<u64>,
     /// Weighted sums, parallel to the picks; negative where ruled out.
     totals: Vec<f32>,
+    /// Positions among the picks of those whose share this decision is not part of.
+    waiting: Vec<u32>,
 }
 
 /// The candidates to try, best first, as indices into the view.
@@ -102,6 +119,18 @@ impl Attempts {
 
     pub fn as_slice(&self) -> &[u32] {
         &self.order[..self.len]
+    }
+}
+
+impl FromIterator<u32> for Attempts {
+    /// The first [`MAX_ATTEMPTS`] of them.
+    fn from_iter<I: IntoIterator<Item = u32>>(candidates: I) -> Self {
+        let mut attempts = Self::default();
+        for (place, candidate) in attempts.order.iter_mut().zip(candidates) {
+            *place = candidate;
+            attempts.len += 1;
+        }
+        attempts
     }
 }
 
@@ -162,12 +191,16 @@ impl Scratch {
         self.in_flight.clear();
         self.in_flight_tokens.clear();
         self.totals.clear();
+        self.waiting.clear();
         let mut failure = NoRoute::NoneReady;
         let mut serving = Serving::default();
         for (index, candidate) in (0u32..).zip(&question.view.candidates) {
             let live = live(index);
             match eligible(question, candidate, live, &mut serving) {
                 Ok(()) => {
+                    if live.share < 1.0 && !pick::is_within(live.share, question.seed, index) {
+                        self.waiting.push(self.picks.len() as u32);
+                    }
                     self.picks.push(index);
                     self.in_flight.push(live.in_flight);
                     self.in_flight_tokens.push(live.in_flight_tokens);
@@ -180,10 +213,31 @@ impl Scratch {
         if self.picks.is_empty() {
             return Err(failure);
         }
+        // Where there is nobody else, they take it all.
+        if !self.waiting.is_empty() && self.waiting.len() < self.picks.len() {
+            self.leave_out_waiting();
+        }
         if self.picks.len() == question.view.candidates.len() {
             self.picks.clear();
         }
         Ok(())
+    }
+
+    fn leave_out_waiting(&mut self) {
+        let mut waiting = self.waiting.iter().map(|position| *position as usize).peekable();
+        let mut kept = 0;
+        for position in 0..self.picks.len() {
+            if waiting.next_if_eq(&position).is_some() {
+                continue;
+            }
+            self.picks[kept] = self.picks[position];
+            self.in_flight[kept] = self.in_flight[position];
+            self.in_flight_tokens[kept] = self.in_flight_tokens[position];
+            kept += 1;
+        }
+        self.picks.truncate(kept);
+        self.in_flight.truncate(kept);
+        self.in_flight_tokens.truncate(kept);
     }
 
     fn add(&mut self, share: f32, points: impl Iterator<Item = f32>) {
@@ -219,7 +273,11 @@ fn eligible<'a>(
     live: Live,
     serving: &mut Serving<'a>,
 ) -> Result<(), NoRoute> {
-    if !candidate.ready || live.masked {
+    let is_in = match question.panic {
+        false => candidate.ready && !live.masked,
+        true => candidate.ready || candidate.last_resort,
+    };
+    if !is_in {
         return Err(NoRoute::NoneReady);
     }
     if let Some(model) = &question.request.model
@@ -270,8 +328,12 @@ fn on_scale(points: f64) -> f64 {
 }
 
 /// What answers for a policy that faulted: the routing score, with the router's own counts where no
-/// queue was reported, and a latency of half its scale where none was measured.
+/// queue was reported, and a latency of half its scale where none was measured. Who is unhealthy earns
+/// nothing, however short its queue: it is tried last.
 pub fn native_score(candidate: &Candidate, in_flight: u32) -> f32 {
+    if candidate.health == Health::Unhealthy {
+        return 0.0;
+    }
     let queue = candidate.queue_depth.unwrap_or(f64::from(in_flight));
     let latency_ms = candidate.avg_latency_ms.unwrap_or(500.0);
     routing_score(queue, latency_ms, candidate.health) as f32

@@ -10,11 +10,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
+use crate::failover::Steering;
 use crate::model::{
     EnclaveState, Framework, Health, Location, PoolId, Region, RegionId, Standing, Timestamp,
 };
 
-pub use build::{Builder, Member};
+pub use build::{Builder, Member, Seen};
 
 /// The immutable view of the fleet.
 #[derive(Debug, Serialize)]
@@ -33,6 +34,9 @@ pub struct Snapshot {
     views: BTreeMap<ViewKey, Arc<View>>,
     #[serde(skip)]
     by_pool: BTreeMap<PoolId, PoolViews>,
+    /// What share of its traffic stays in each region; set by whoever judges them.
+    #[serde(skip)]
+    pub steering: Arc<Steering>,
     /// Which pools serve a model, by its name.
     pools_by_model: BTreeMap<String, Vec<PoolId>>,
 }
@@ -138,6 +142,9 @@ pub struct Candidate {
     pub address: Arc<str>,
     /// Whether it takes new requests, as far as the state tells: available, fresh and not unhealthy.
     pub ready: bool,
+    /// Not ready, and only by evidence that may be wrong: its reports do not come or its probes fail, while
+    /// it says itself that it serves. Never one that drains, is quarantined or calls itself unhealthy.
+    pub last_resort: bool,
     pub zone: Option<Arc<str>>,
     pub provider: Option<Arc<str>>,
     pub location: Option<Location>,

@@ -10,7 +10,7 @@ use crate::{
         EnclaveState, Framework, Health, Lifecycle, Needs, Region, RegionId, Registration, Report,
         Standing, Timestamp,
     },
-    snapshot::{Builder, Candidate, Level, Member, Snapshot, View, ViewKey},
+    snapshot::{Builder, Candidate, Level, Member, Seen, Snapshot, View, ViewKey},
 };
 
 pub(crate) const POOL: &str = "chat";
@@ -65,7 +65,7 @@ pub(crate) fn member(id: &str, region: &str) -> Member {
         health: Health::Healthy,
         ..Report::new(id, region, 2, 7)
     };
-    Member { standing: Standing::new(registration, Some(report)).into(), fresh: true }
+    Member { standing: Standing::new(registration, Some(report)).into(), seen: Seen::Well }
 }
 
 /// A member with a change to what it registered.
@@ -96,6 +96,7 @@ pub(crate) fn candidate(id: &str) -> Candidate {
         pool: POOL.into(),
         address: format!("{id}.test:8000").into(),
         ready: true,
+        last_resort: false,
         zone: None,
         provider: None,
         location: None,

@@ -8,13 +8,14 @@ use std::{collections::BTreeMap, hint::black_box, path::Path, sync::Arc, time::I
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use mrgc_fleet::{
+    health::EjectionConfig,
     model::{Region, Registration, Report, Request, Standing, Timestamp},
     routing::{self, Picker, Question, Scratch, Weight},
-    snapshot::{Builder, Member, View},
+    snapshot::{Builder, Member, Seen, View},
 };
 use mrgc_policy_host::{Engine, Limits};
 use mrgc_router::{
-    flight::{FleetView, SlotTable},
+    flight::{FleetView, Signs, SlotTable},
     policies::{RouteTable, Seat, catalog, translate::Moment},
 };
 use serde_json::{Value, json};
@@ -81,6 +82,7 @@ fn decide(
         picker: Picker::Best,
         seed: number,
         attempts: 3,
+        panic: false,
     };
     let slots = fleet.slots(view);
     let at = Moment { number, time_ms: 1, seed: number };
@@ -109,12 +111,12 @@ fn fleet(size: usize) -> Result<FleetView> {
             "running": i % 8, "avg_latency_ms": 100.0 + (i % 50) as f64, "models": ["llama"],
         });
         let report: Report = serde_json::from_value(report)?;
-        Ok(Member { standing: Standing::new(registration, Some(report)).into(), fresh: true })
+        Ok(Member { standing: Standing::new(registration, Some(report)).into(), seen: Seen::Well })
     };
     let members = (0..size).map(member).collect::<Result<_>>()?;
     let mut builder = Builder::new("us-east-1".into());
     let snapshot = builder.build(Timestamp(0), vec![region], members, &BTreeMap::new());
-    Ok(SlotTable::default().join(snapshot))
+    Ok(SlotTable::new(EjectionConfig::default(), Signs::default()).join(snapshot))
 }
 
 fn seats(fleet: &FleetView) -> Result<Vec<Seat>> {

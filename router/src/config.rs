@@ -2,6 +2,9 @@
 
 mod attestation;
 mod check;
+mod ejection;
+mod failover;
+mod health_check;
 mod region;
 mod route;
 
@@ -17,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 pub use attestation::Attestation;
 pub use check::is_policy_name;
+pub use ejection::Ejection;
+pub use failover::Failover;
+pub use health_check::{HealthCheck, Scheme};
 pub use region::Written as WrittenRegion;
 pub use route::{LevelChoice, Match, Route, RoutePolicy, Tenant};
 
@@ -30,6 +36,8 @@ pub struct Config {
     pub listen: Listen,
     pub limits: Limits,
     pub health_check: HealthCheck,
+    pub ejection: Ejection,
+    pub failover: Failover,
     /// Left out: a static fleet, from `regions` and `instances`.
     pub store: Option<StoreConfig>,
     pub follow: Follow,
@@ -47,7 +55,7 @@ pub struct Config {
     pub placement: Vec<PlacementRule>,
 }
 
-/// What this process does: `proxy`, `state`, or both.
+/// What this process does. Those that are not told do all but serve the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Roles(pub BTreeSet<Role>);
@@ -59,13 +67,17 @@ pub struct Roles(pub BTreeSet<Role>);
 pub enum Role {
     /// Forwards requests and serves the control API.
     Proxy,
+    /// Probes the region's instances; drains and replaces those that are unhealthy.
+    Health,
+    /// Writes what it finds of the regions, and carries out what operators want of them.
+    Failover,
     /// Serves the embedded state engine, for one machine.
     State,
 }
 
 impl Default for Roles {
     fn default() -> Self {
-        Self(BTreeSet::from([Role::Proxy]))
+        Self(BTreeSet::from([Role::Proxy, Role::Health, Role::Failover]))
     }
 }
 
@@ -143,33 +155,6 @@ impl Default for Limits {
 impl Limits {
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
-    }
-}
-
-/// How the fleet is watched.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HealthCheck {
-    /// Between two probes of an instance's `/health`.
-    pub interval_seconds: f64,
-    pub timeout_seconds: f64,
-    /// Failures in a row, after the first, that make an instance unhealthy.
-    pub failure_threshold: u32,
-    /// An instance whose reports stop for this long gets no new requests.
-    pub stale_after_seconds: f64,
-    /// Between two pings of another region's router, which measure the round trip.
-    pub ping_interval_seconds: f64,
-}
-
-impl Default for HealthCheck {
-    fn default() -> Self {
-        Self {
-            interval_seconds: 30.0,
-            timeout_seconds: 10.0,
-            failure_threshold: 3,
-            stale_after_seconds: 35.0,
-            ping_interval_seconds: 1.0,
-        }
     }
 }
 

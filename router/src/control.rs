@@ -1,8 +1,10 @@
 //! The operator's API, on a listener of its own.
 
 mod api;
+mod check;
 mod cluster;
 mod dry_run;
+pub mod failover;
 mod instances;
 mod metrics;
 mod uploads;
@@ -16,6 +18,7 @@ use crate::{
     health::HealthBoard, policies::Handle,
 };
 
+pub use failover::Failover;
 pub use uploads::Uploads;
 
 /// What the API answers from.
@@ -30,6 +33,7 @@ pub struct Context {
     /// `None` without a store.
     pub collection: Option<Arc<Collection>>,
     pub attestations: Attestations,
+    pub failover: Failover,
     pub clock: Clock,
     pub started: std::time::Instant,
     /// Dry runs so far, so that round-robin moves on from one to the next.
@@ -42,6 +46,10 @@ pub async fn serve(
     context: Arc<Context>,
     mut shutdown: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
+    if let Some(store) = &context.store {
+        let (failover, store) = (context.failover.clone(), store.clone());
+        tokio::spawn(failover::write_unstored(failover, store, shutdown.clone()));
+    }
     let stop = async move {
         // A sender that is gone means the same.
         let _ = shutdown.wait_for(|stop| *stop).await;

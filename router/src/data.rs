@@ -30,4 +30,4 @@ mod wire;
 
 pub use listen::{Inputs, Threads, bind, node, start};
 pub use meter::{Batch, Served};
-pub use stats::{LATENCY_BOUNDS_MS, Totals};
+pub use stats::{EJECTION_CAUSES, LATENCY_BOUNDS_MS, Totals};

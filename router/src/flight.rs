@@ -1,82 +1,18 @@
 //! What this router knows of each candidate from its own traffic, fresher than any snapshot: requests in
-//! flight, and whether it has just failed to connect. Shared by all data threads, as atomics.
+//! flight, and how those before them fared. Shared by all data threads, as atomics.
 
-use std::{
-    collections::HashMap,
-    mem,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
-    time::Instant,
-};
+mod slot;
+
+use std::{collections::HashMap, mem, sync::Arc, time::Instant};
 
 use http::HeaderValue;
 use mrgc_fleet::{
-    routing::Live,
+    health::{Change, EjectionConfig, Outcome},
     snapshot::{Candidate, Level, Snapshot, View},
 };
 
-/// How long a candidate stays out after its first failed connection; each further one doubles it.
-const FIRST_EJECTION_MS: u64 = 2_000;
-const LONGEST_EJECTION_MS: u64 = 60_000;
-
-/// Counts of one candidate. They outlive snapshots. On cache lines of their own: every data thread writes
-/// them.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Slot {
-    in_flight: AtomicU32,
-    /// Requests sent there since the router started.
-    sent: AtomicU64,
-    in_flight_tokens: AtomicU64,
-    /// By the router's own clock ([`Clock`]); 0 when not ejected.
-    ejected_until_ms: AtomicU64,
-    ejections: AtomicU32,
-}
-
-impl Slot {
-    pub fn live(&self, now_ms: u64) -> Live {
-        Live {
-            in_flight: self.in_flight.load(Relaxed),
-            in_flight_tokens: self.in_flight_tokens.load(Relaxed),
-            masked: self.ejected_until_ms.load(Relaxed) > now_ms,
-        }
-    }
-
-    /// Requests sent there since the router started.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Relaxed)
-    }
-
-    /// Takes the candidate out for a while, longer each time in a row.
-    pub fn eject(&self, now_ms: u64) {
-        let times = self.ejections.fetch_add(1, Relaxed).min(5);
-        let for_ms = (FIRST_EJECTION_MS << times).min(LONGEST_EJECTION_MS);
-        self.ejected_until_ms.store(now_ms + for_ms, Relaxed);
-    }
-
-    /// It answered: whatever was held against it is forgotten.
-    pub fn forgive(&self) {
-        if self.ejections.load(Relaxed) > 0 {
-            self.ejections.store(0, Relaxed);
-            self.ejected_until_ms.store(0, Relaxed);
-        }
-    }
-
-    /// A request of so many tokens is sent there.
-    pub fn started(&self, tokens: u64) {
-        self.in_flight.fetch_add(1, Relaxed);
-        self.sent.fetch_add(1, Relaxed);
-        self.in_flight_tokens.fetch_add(tokens, Relaxed);
-    }
-
-    /// It has ended, however it did.
-    pub fn ended(&self, tokens: u64) {
-        self.in_flight.fetch_sub(1, Relaxed);
-        self.in_flight_tokens.fetch_sub(tokens, Relaxed);
-    }
-}
+use slot::Rules;
+pub use slot::{Permit, Signs, Slot};
 
 /// A snapshot with the slots of its candidates.
 #[derive(Debug)]
@@ -97,17 +33,29 @@ impl FleetView {
     pub fn slot(&self, view: u32, candidate: u32) -> Option<&Slot> {
         Some(self.slots.get(view as usize)?.get(candidate as usize)?)
     }
+
+    /// What came of an attempt at a candidate of this view.
+    pub fn judge(&self, view: u32, permit: Permit<'_>, outcome: Outcome, now_ms: u64) -> Change {
+        let pool = self.slots.get(view as usize).map_or(&[][..], |slots| slots);
+        permit.conclude(outcome, pool, now_ms)
+    }
 }
 
 /// Every candidate's slot, so that a new snapshot goes on with the counts of the one before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SlotTable {
+    rules: Arc<Rules>,
     slots: HashMap<(Level, Arc<str>), Arc<Slot>>,
     /// The views that were joined last, by id: nobody is looked up again while the same are there.
     joined: HashMap<u32, (Arc<View>, Slots)>,
 }
 
 impl SlotTable {
+    pub fn new(ejection: EjectionConfig, signs: Signs) -> Self {
+        let rules = Arc::new(Rules::new(ejection, signs));
+        Self { rules, slots: HashMap::new(), joined: HashMap::new() }
+    }
+
     /// Joins a snapshot with its slots. Those of candidates that are gone and idle are dropped with the next
     /// that come or go.
     pub fn join(&mut self, snapshot: Snapshot) -> FleetView {
@@ -136,7 +84,8 @@ impl SlotTable {
     }
 
     fn slot(&mut self, candidate: &Candidate) -> Arc<Slot> {
-        self.slots.entry((candidate.level, candidate.id.clone())).or_default().clone()
+        let slot = self.slots.entry((candidate.level, candidate.id.clone()));
+        slot.or_insert_with(|| Arc::new(Slot::new(self.rules.clone()))).clone()
     }
 }
 
@@ -178,7 +127,7 @@ mod tests {
 
     use mrgc_fleet::{
         model::{Registration, Standing, Timestamp},
-        snapshot::{Builder, Member},
+        snapshot::{Builder, Member, Seen},
     };
 
     use super::*;
@@ -187,7 +136,7 @@ mod tests {
         let region = serde_json::json!({ "region_id": "us", "endpoint": "http://us:8000" });
         let member = |id: &&str| Member {
             standing: Standing::new(Registration::new(*id, "us", "p", "a:1"), None).into(),
-            fresh: true,
+            seen: Seen::Well,
         };
         let members = ids.iter().map(member).collect();
         let regions = vec![serde_json::from_value(region).unwrap()];
@@ -200,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_candidate_keeps_its_slot_while_others_come_and_go() {
-        let (mut builder, mut table) = (Builder::new("us".into()), SlotTable::default());
+        let (mut builder, mut table) = (Builder::new("us".into()), SlotTable::new(EjectionConfig::default(), Signs::default()));
         let first = table.join(snapshot(&mut builder, &["i-1", "i-2"]));
         at_home(&first)[1].started(7);
         for ids in [&["i-1", "i-2"][..], &["i-0", "i-2", "i-3"], &["i-2"]] {
@@ -215,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_gone_are_forgotten_once_nobody_holds_them() {
-        let (mut builder, mut table) = (Builder::new("us".into()), SlotTable::default());
+        let (mut builder, mut table) = (Builder::new("us".into()), SlotTable::new(EjectionConfig::default(), Signs::default()));
         let first = table.join(snapshot(&mut builder, &["i-1", "i-2", "i-3"]));
         let held = at_home(&first)[0].clone();
         drop(first);

@@ -2,8 +2,8 @@
 //! steer how.
 //!
 //! `data` is the data plane, `control` the operator's API, `policies` the WASM policies at work; `sync`
-//! follows the shared state, `watch` looks at the fleet itself, `collect` stores what was measured, and `run`
-//! puts them together.
+//! follows the shared state, `probe` and `ping` look at the fleet itself, `monitor` judges it by all of that, `deeds`
+//! does what follows, `collect` stores what was measured, and `run` puts them together.
 #![forbid(unsafe_code)]
 
 pub mod attestation;
@@ -11,13 +11,16 @@ mod collect;
 pub mod config;
 mod control;
 mod data;
+mod deeds;
 pub mod flight;
 mod health;
+mod monitor;
+mod ping;
 pub mod policies;
+mod probe;
 mod problem;
 mod run;
 mod supervisor;
 mod sync;
-mod watch;
 
 pub use run::{Running, run};

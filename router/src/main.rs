@@ -27,7 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     after_help = "\
 Examples:
   mrgc-router run --config /etc/mrgc/router.toml
-  mrgc-router run --config router.toml --roles proxy,state   one machine, state included
+  mrgc-router run --config router.toml --roles proxy,health,failover,state   one machine, state included
   mrgc-router validate --config router.toml                  every error at once
   MRGC_ROUTER__HEALTH_CHECK__INTERVAL_SECONDS=5 mrgc-router run --config router.toml
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use mrgc_fleet::routing::NoRoute;
+use mrgc_fleet::{failover::Refused, routing::NoRoute};
 use serde::Serialize;
 
 /// Marks a 503 of a router that has no capacity for the request: no evidence of failure.
@@ -27,6 +27,8 @@ pub enum Refusal {
     CannotComply { needs: String },
     #[error("{reason}; try again later")]
     NoCapacity { reason: NoRoute },
+    #[error("every region that could take the request is full; try again later")]
+    Full,
     #[error("every attempt failed; the last: {last}")]
     AllFailed { last: String, how: Failure },
     #[error("no answer within {ms} ms; the last attempt: {last}")]
@@ -41,6 +43,10 @@ pub enum Refusal {
     NotFound { what: &'static str, name: String },
     #[error("the policy is refused: {0}")]
     PolicyRefused(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("the router's monitor did not answer within {within} s")]
+    NoMonitor { within: u64 },
     #[error("the store did not take it: {0}")]
     Store(String),
     #[error("the store cannot be read: {0}")]
@@ -59,6 +65,20 @@ pub enum Failure {
 /// How long a client should wait where nothing is known of when capacity returns.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown(region) => {
+                Self::NotFound { what: "region", name: region.to_string() }
+            }
+            Refused::ToItself(_) => Self::BadRequest(refused.to_string()),
+            Refused::NoTarget { .. } | Refused::Closed(_) | Refused::Unhealthy { .. } => {
+                Self::Conflict(refused.to_string())
+            }
+        }
+    }
+}
+
 impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
@@ -69,7 +89,7 @@ impl Refusal {
                 StatusCode::NOT_FOUND
             }
             Self::CannotComply { .. } => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
-            Self::NoCapacity { .. } | Self::Store(_) | Self::StoreUnread(_) => {
+            Self::NoCapacity { .. } | Self::Full | Self::Store(_) | Self::StoreUnread(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::AllFailed { how: Failure::Broken, .. } => StatusCode::BAD_GATEWAY,
@@ -80,6 +100,8 @@ impl Refusal {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::WrongKey => StatusCode::FORBIDDEN,
             Self::PolicyRefused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::NoMonitor { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -93,7 +115,7 @@ impl Refusal {
             Self::UnknownModel { .. } => "unknown-model",
             Self::NoModel { .. } => "no-model",
             Self::CannotComply { .. } => "cannot-comply",
-            Self::NoCapacity { .. } => "no-capacity",
+            Self::NoCapacity { .. } | Self::Full => "no-capacity",
             Self::AllFailed { .. } => "all-attempts-failed",
             Self::Deadline { .. } => "deadline",
             Self::NoSuchMethod { .. } => "no-such-method",
@@ -101,6 +123,8 @@ impl Refusal {
             Self::WrongKey => "wrong-key",
             Self::NotFound { .. } => "not-found",
             Self::PolicyRefused(_) => "policy-refused",
+            Self::Conflict(_) => "conflict",
+            Self::NoMonitor { .. } => "no-monitor",
             Self::Store(_) | Self::StoreUnread(_) => "store",
         }
     }
@@ -121,7 +145,7 @@ impl Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
-        if matches!(self, Self::NoCapacity { .. }) {
+        if matches!(self, Self::NoCapacity { .. } | Self::Full) {
             headers.insert(NO_CAPACITY, HeaderValue::from_static("1"));
         }
         response

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Error, Result, bail};
+use mrgc_fleet::monitor::Reading;
 use mrgc_policy_host::Engine;
 use mrgc_store::{Store, StoreConfig, StoreError, embedded};
 use tokio::{
@@ -17,12 +18,15 @@ use crate::{
     config::{Config, Role},
     control::{self, Context, Uploads},
     data,
-    flight::Clock,
+    deeds::Doer,
+    flight::{Clock, Signs, SlotTable},
     health::{Check, HealthBoard},
-    policies::{Conductor, RouteTable, Version, catalog},
+    monitor::{self, Event, Observer, Parts, Shell},
+    ping::Pinger,
+    policies::{Conductor, Handle, RouteTable, Version, catalog},
+    probe::Prober,
     supervisor,
-    sync::{self, Composer, Followers, State},
-    watch::{self as sightings, Sightings},
+    sync::{self, Followers},
 };
 
 /// Where a running router listens. `None` for a role it does not have.
@@ -65,8 +69,13 @@ pub async fn run(
         started(running);
         stop(proxy, shutdown).await;
     } else {
-        tokio::spawn(supervisor::run(shutdown, Duration::ZERO, Vec::new));
+        if config.roles.has(Role::Health) || config.roles.has(Role::Failover) {
+            Watch::start(&Arc::new(config)).await?.run(None, None)?;
+        }
+        tokio::spawn(supervisor::run(shutdown.clone(), Duration::ZERO, Vec::new));
         started(running);
+        let mut shutdown = shutdown;
+        let _ = shutdown.wait_for(|stop| *stop).await;
     }
     // What runs for ever ends with the process; what ends by itself is waited for.
     while let Some(ended) = background.join_next().await {
@@ -105,38 +114,35 @@ async fn start_proxy(
 ) -> Result<(Proxy, SocketAddr)> {
     let config = Arc::new(config);
     let root = config.attestation.read_root().map_err(Error::msg).context("attestation.root")?;
-    let health = HealthBoard::new(config.home());
-    let sightings = Sightings::default();
+    let mut watch = Watch::start(&config).await?;
     let engine = Engine::new(config.policies.limits())?;
-    let store = connect(&config, &health).await?;
-    let mut followers = store.clone().map(|store| Followers::new(store, config.follow));
-    let attestations = attestations(&config);
-    let mut composer = Composer::new(&config, sightings.clone(), attestations.clone());
-    let snapshot = composer.compose(first_state(&config, followers.as_mut(), &health).await?);
-    health.set("fleet", sync::fleet_check(&snapshot));
+    let snapshot = watch.observer.snapshot();
+    watch.health.set("fleet", sync::fleet_check(&snapshot));
 
     let threads = config.threads();
     let table = RouteTable::new(config.routes.clone());
     let (hands, decks): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
-    let mut slots = crate::flight::SlotTable::default();
+    let mut slots = SlotTable::new(config.ejection.config(), watch.signs.clone());
     let fleet = slots.join(snapshot);
+    let store = watch.store.clone();
     let versions = first_versions(&config, store.as_ref(), &engine, &table, &fleet).await?;
-    health.set("policies", Check::ok());
+    watch.health.set("policies", Check::ok());
     let conductor = Conductor::start(table, fleet, slots, versions, hands)?;
 
     let listeners = data::bind(config.listen.data, threads)
         .with_context(|| format!("cannot listen on listen.data = {}", config.listen.data))?;
-    let (clock, node) = (Clock::default(), data::node());
-    let collection = store.clone().map(|store| Arc::new(Collection::new(store, &config, node)));
+    let collection =
+        store.clone().map(|store| Arc::new(Collection::new(store, &config, watch.node)));
     let measurements = collection
         .clone()
         .map(|collection| collect::start(collection, conductor.clone(), background));
     let inputs = data::Inputs {
         config: config.clone(),
         conductor: conductor.clone(),
-        health: health.clone(),
-        clock,
-        node,
+        health: watch.health.clone(),
+        clock: watch.clock,
+        node: watch.node,
+        signs: watch.signs.clone(),
         measurements,
     };
     let data = data::start(listeners, decks, inputs, shutdown)?;
@@ -145,12 +151,13 @@ async fn start_proxy(
         config: config.clone(),
         conductor: conductor.clone(),
         uploads: uploads.clone(),
-        health: health.clone(),
+        health: watch.health.clone(),
         threads: data,
-        store: store.clone(),
+        store,
         collection: collection.clone(),
-        attestations: attestations.clone(),
-        clock,
+        attestations: watch.attestations.clone(),
+        failover: watch.failover()?,
+        clock: watch.clock,
         started: std::time::Instant::now(),
         dry_runs: Default::default(),
     });
@@ -161,30 +168,94 @@ async fn start_proxy(
     let (served, stop) = (context.clone(), shutdown.clone());
     background.spawn(async move { Ok(control::serve(listener, served, stop).await?) });
 
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let checks = config.health_check.clone();
-    let ping_every = Duration::from_secs_f64(checks.ping_interval_seconds);
-    tokio::spawn(sightings::ping(conductor.clone(), sightings.clone(), ping_every, client.clone()));
-    tokio::spawn(sightings::probe(conductor.clone(), sightings, checks, client.clone()));
     if !config.attestation.images.is_empty() {
-        let asker = Asker::new(config.attestation.clone(), root, client.clone());
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let asker = Asker::new(config.attestation.clone(), root, client);
+        let attestations = watch.attestations.clone();
         tokio::spawn(attestation::run(asker, attestations, conductor.clone(), collection));
     }
-    match followers {
-        Some(followers) => {
-            tokio::spawn(sync::follow(followers, composer, conductor, uploads, health.clone()));
-        }
-        None => {
-            tokio::spawn(sync::refresh_static(
-                config,
-                composer,
-                conductor,
-                health.clone(),
-                ping_every,
-            ));
-        }
-    }
+    let health = watch.health.clone();
+    watch.run(Some(conductor), Some(uploads))?;
     Ok((Proxy { context, health }, control))
+}
+
+/// What watches the fleet, before it does.
+struct Watch {
+    config: Arc<Config>,
+    store: Option<Store>,
+    followers: Option<Followers>,
+    observer: Observer,
+    attestations: Attestations,
+    health: HealthBoard,
+    signs: Signs,
+    clock: Clock,
+    /// Who this process is among the region's routers.
+    node: u32,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+}
+
+impl Watch {
+    /// Connects to the store and reads it for the first time.
+    async fn start(config: &Arc<Config>) -> Result<Self> {
+        let (health, clock, node) =
+            (HealthBoard::new(config.home()), Clock::default(), data::node());
+        let store = connect(config, &health).await?;
+        let followers = |store| Followers::new(store, config.home(), config.follow);
+        let mut followers = store.clone().map(followers);
+        let attestations = attestations(config);
+        let mut observer = Observer::new(config, &name(config, node), attestations.clone());
+        let reading = first_reading(config, followers.as_mut(), &health).await?;
+        let interval = config.follow.interval(reading.standings.len());
+        observer.read(reading, interval, clock.now_ms());
+        let (events, inbox) = mpsc::channel(monitor::EVENTS);
+        Ok(Self {
+            config: config.clone(),
+            store,
+            followers,
+            observer,
+            attestations,
+            health,
+            signs: Signs::default(),
+            clock,
+            node,
+            events,
+            inbox,
+        })
+    }
+
+    fn failover(&self) -> Result<control::Failover> {
+        let prober = Prober::new(&self.config.health_check)?;
+        let router = name(&self.config, self.node);
+        Ok(control::Failover::new(self.events.clone(), router, prober))
+    }
+
+    /// Watches from now on.
+    fn run(self, conductor: Option<Handle>, uploads: Option<Arc<Uploads>>) -> Result<()> {
+        let Self { config, events, .. } = self;
+        let router = name(&config, self.node);
+        let probes = config.roles.has(Role::Health);
+        let parts = Parts {
+            conductor,
+            health: self.health,
+            signs: self.signs,
+            clock: self.clock,
+            prober: probes.then(|| Prober::new(&config.health_check)).transpose()?,
+            pinger: Pinger::new(reqwest::Client::builder().no_proxy().build()?),
+            doer: self.store.map(|s| Doer::start(&s, &config, &router)).unwrap_or_default(),
+            events: events.clone(),
+        };
+        tokio::spawn(Shell::new(self.observer, parts).run(self.inbox));
+        if let Some(followers) = self.followers {
+            tokio::spawn(sync::follow(followers, events, uploads));
+        }
+        Ok(())
+    }
+}
+
+/// As in `us-east-1-0a1b2c3d`.
+fn name(config: &Config, node: u32) -> String {
+    format!("{}-{node:08x}", config.home())
 }
 
 /// Nothing is attested yet.
@@ -211,11 +282,11 @@ async fn connect(config: &Config, health: &HealthBoard) -> Result<Option<Store>>
     Ok(Some(store))
 }
 
-async fn first_state(
+async fn first_reading(
     config: &Config,
     followers: Option<&mut Followers>,
     health: &HealthBoard,
-) -> Result<State> {
+) -> Result<Reading> {
     let Some(followers) = followers else { return Ok(sync::static_state(config)) };
     let read = async {
         for region in &config.regions {
@@ -228,7 +299,7 @@ async fn first_state(
         Err(e) if e.is_retryable() => {
             tracing::warn!("no state to start with: {e}");
             health.set("store", Check::degraded(e.to_string()));
-            Ok(State { regions: config.regions.clone(), standings: Vec::new() })
+            Ok(Reading { regions: config.regions.clone(), ..Reading::default() })
         }
         Err(e) => Err(e).context("cannot register the configured regions"),
     }

@@ -1,57 +1,44 @@
 //! Following the shared state: what is registered and reported becomes snapshots, what is uploaded
 //! becomes versions. A store that is silent empties nothing: the last snapshot stays.
 
-mod freshness;
-
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mrgc_fleet::{
-    model::{EnclaveState, PoolId, Region, RegionId, Standing, Timestamp},
-    snapshot::{Builder, Candidate, Member, Snapshot},
+    model::{EnclaveState, PoolId, RegionId, Standing, Timestamp},
+    monitor::Reading,
+    snapshot::{Candidate, Snapshot},
 };
 use mrgc_store::{Follower, FollowerConfig, Store, StoreError};
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    attestation::{Attestations, Known, Mask},
     config::{Config, Follow},
     control::Uploads,
     health::{Check, HealthBoard},
+    monitor::Event,
     policies::Handle,
-    watch::Sightings,
 };
-use freshness::Freshness;
 
 /// Longest pause while the store is away; the pause is drawn at random below it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// Between two snapshots that nothing but an enclave was the reason for.
-const LEAST_BETWEEN_SNAPSHOTS: Duration = Duration::from_millis(250);
-
-/// The fleet's state as it was read last.
-#[derive(Debug, Default)]
-pub struct State {
-    pub regions: Vec<Region>,
-    /// One that did not change is the same allocation as before.
-    pub standings: Vec<Arc<Standing>>,
-}
 
 /// Every region's follower.
 #[derive(Debug)]
 pub struct Followers {
     store: Store,
+    home: RegionId,
     config: Follow,
     by_region: BTreeMap<RegionId, Follower>,
 }
 
 impl Followers {
     /// Nothing is read before the first refresh.
-    pub fn new(store: Store, config: Follow) -> Self {
-        Self { store, config, by_region: BTreeMap::new() }
+    pub fn new(store: Store, home: RegionId, config: Follow) -> Self {
+        Self { store, home, config, by_region: BTreeMap::new() }
     }
 
     pub fn store(&self) -> &Store {
@@ -59,11 +46,13 @@ impl Followers {
     }
 
     /// Reads what is new of all regions, in parallel.
-    pub async fn refresh(&mut self) -> Result<State, StoreError> {
+    pub async fn refresh(&mut self) -> Result<Reading, StoreError> {
         let registrations_every =
             Duration::from_secs_f64(self.config.registrations_interval_seconds);
         let config = FollowerConfig { registrations_every };
         let regions = self.store.regions().await?;
+        let (orders, records) =
+            tokio::try_join!(self.store.region_orders(), self.store.region_records(&self.home))?;
         let mut before = std::mem::take(&mut self.by_region);
         let mut refreshing = JoinSet::new();
         for region in &regions {
@@ -84,70 +73,10 @@ impl Followers {
             Some(error) => Err(error),
             None => {
                 let standings = self.by_region.values().flat_map(Follower::standings);
-                Ok(State { regions, standings: standings.cloned().collect() })
+                let standings = standings.cloned().collect();
+                Ok(Reading { regions, standings, orders, records })
             }
         }
-    }
-}
-
-/// Makes snapshots of what was read and seen.
-#[derive(Debug)]
-pub struct Composer {
-    builder: Builder,
-    freshness: Freshness,
-    sightings: Sightings,
-    attestations: Attestations,
-    mask: Mask,
-    /// What the last snapshot was made of.
-    regions: Vec<Region>,
-    members: Vec<Member>,
-}
-
-impl Composer {
-    pub fn new(config: &Config, sightings: Sightings, attestations: Attestations) -> Self {
-        // What a configuration lists does not go stale.
-        let stale_after = match config.store {
-            Some(_) => Duration::from_secs_f64(config.health_check.stale_after_seconds),
-            None => Duration::MAX,
-        };
-        let freshness = Freshness::new(stale_after, config.follow);
-        Self {
-            builder: Builder::new(config.home()),
-            freshness,
-            sightings,
-            attestations,
-            mask: Mask::default(),
-            regions: Vec::new(),
-            members: Vec::new(),
-        }
-    }
-
-    pub fn compose(&mut self, state: State) -> Snapshot {
-        let now = Instant::now();
-        self.freshness.look(&state.standings, now);
-        let unhealthy = self.sightings.unhealthy();
-        let member = |standing: Arc<Standing>| {
-            let fresh = self.freshness.is_fresh(&standing, now);
-            Member { fresh: fresh && !unhealthy.contains(&standing.registration.id), standing }
-        };
-        self.mask.keep(&state.standings);
-        self.members = state.standings.into_iter().map(member).collect();
-        self.regions = state.regions;
-        self.recompose()
-    }
-
-    /// The state that was composed last, with what is known of its enclaves by now.
-    pub fn recompose(&mut self) -> Snapshot {
-        let (elsewhere, board) = (self.sightings.attested_pools(), self.attestations.board());
-        let known = Known { board: &board, elsewhere: &elsewhere, now: Instant::now() };
-        let mask = |member: &Member| Member {
-            standing: self.mask.apply(&member.standing, &known),
-            fresh: member.fresh,
-        };
-        let members = self.members.iter().map(mask).collect();
-        drop(board);
-        let (regions, rtt_ms) = (self.regions.clone(), self.sightings.rtt_ms());
-        self.builder.build(wall_clock(), regions, members, &rtt_ms)
     }
 }
 
@@ -156,49 +85,34 @@ pub fn wall_clock() -> Timestamp {
     Timestamp(since.map_or(0, |since| since.as_millis() as u64))
 }
 
-/// Follows the store, for ever.
+/// Follows the store, for ever: what is read goes to the monitor.
 pub async fn follow(
     mut followers: Followers,
-    mut composer: Composer,
-    conductor: Handle,
-    uploads: Arc<Uploads>,
-    health: HealthBoard,
+    events: mpsc::Sender<Event>,
+    uploads: Option<Arc<Uploads>>,
 ) {
     let (mut failures, mut instances) = (0u32, 0);
     loop {
-        match followers.refresh().await {
-            Ok(state) => {
-                (failures, instances) = (0, state.standings.len());
-                health.set("store", Check::ok());
-                publish(&conductor, &health, composer.compose(state));
-                uploads.catch_up(&followers.store).await;
+        let event = match followers.refresh().await {
+            Ok(reading) => {
+                (failures, instances) = (0, reading.standings.len());
+                let interval = followers.config.interval(instances);
+                Event::Read { reading: Box::new(reading), interval }
             }
             Err(e) => {
                 failures = failures.saturating_add(1);
                 tracing::warn!("cannot read the state: {e}");
-                health.set("store", Check::degraded(format!("the last snapshot stands: {e}")));
-                // But for its enclaves: what attested them lapses all the same.
-                publish(&conductor, &health, composer.recompose());
+                Event::Away(e.to_string())
             }
+        };
+        // The monitor is gone when the process ends.
+        let _ = events.send(event).await;
+        if failures == 0
+            && let Some(uploads) = &uploads
+        {
+            uploads.catch_up(&followers.store).await;
         }
-        let pause = pause(followers.config.interval(instances), failures);
-        wait(pause, &mut composer, &conductor, &health).await;
-    }
-}
-
-/// Waits for the next look. An enclave that is not attested any more is taken out at once.
-async fn wait(pause: Duration, composer: &mut Composer, conductor: &Handle, health: &HealthBoard) {
-    let attestations = composer.attestations.clone();
-    let over = tokio::time::sleep(pause);
-    tokio::pin!(over);
-    loop {
-        tokio::select! {
-            () = &mut over => return,
-            () = attestations.revoked() => {
-                publish(conductor, health, composer.recompose());
-                tokio::time::sleep(LEAST_BETWEEN_SNAPSHOTS).await;
-            }
-        }
+        tokio::time::sleep(pause(followers.config.interval(instances), failures)).await;
     }
 }
 
@@ -257,7 +171,7 @@ pub fn fleet_check(snapshot: &Snapshot) -> Check {
 }
 
 /// The fleet of a router without a store: what its configuration lists.
-pub fn static_state(config: &Config) -> State {
+pub fn static_state(config: &Config) -> Reading {
     use mrgc_fleet::model::{Health, Lifecycle, Report};
     let standing = |instance: &crate::config::StaticInstance| {
         let registration = instance.registration();
@@ -274,27 +188,9 @@ pub fn static_state(config: &Config) -> State {
         };
         Standing::new(registration, Some(report)).into()
     };
-    State {
+    Reading {
         regions: config.regions.clone(),
         standings: config.instances.iter().map(standing).collect(),
-    }
-}
-
-/// Recomposes a static fleet as round trips change, for ever.
-pub async fn refresh_static(
-    config: Arc<Config>,
-    mut composer: Composer,
-    conductor: Handle,
-    health: HealthBoard,
-    every: Duration,
-) {
-    let mut known: BTreeMap<RegionId, Region> = BTreeMap::new();
-    loop {
-        tokio::time::sleep(every).await;
-        let mut state = static_state(&config);
-        // Regions registered through the API stay.
-        known.extend(conductor.fleet().snapshot.regions.iter().map(|r| (r.id.clone(), r.clone())));
-        state.regions = known.values().cloned().collect();
-        publish(&conductor, &health, composer.compose(state));
+        ..Reading::default()
     }
 }

@@ -39,35 +39,15 @@ const CLOSED_KEPT_SECONDS: u64 = 30 * DAY_SECONDS;
 /// Writers of one replacement at the same time that one of them outlasts.
 const CLOSE_ATTEMPTS: u32 = 4;
 
-const EPOCH: &str = "epoch";
-const SEQUENCE: &str = "sequence";
 const CLOSED: &str = "closed";
 
 impl Store {
     /// Writes a pool's capacity, unless its writing region wrote one of the same or a later stamp: then it
     /// is [`StoreError::Superseded`], and this writer should look whether it still holds its lease.
     pub async fn put_capacity(&self, capacity: &Capacity) -> Result<(), StoreError> {
-        let key = capacity_key(capacity);
-        let item = self.item(Table::AutoscalingState, &key, capacity)?;
-        self.within(Table::AutoscalingState, &key, &item, AUTOSCALING_BUDGET_BYTES)?;
-        let stamp = capacity.stamp;
-        let condition = Condition::new(
-            "attribute_not_exists(#pk) OR #epoch < :epoch \
-             OR (#epoch = :epoch AND #sequence < :sequence)",
-            &[item::PK, EPOCH, SEQUENCE],
-            &[(EPOCH, stamp.epoch), (SEQUENCE, stamp.sequence)],
-        );
-        let update = Update::record(item, &["in_service", "pending", "last_decision"]);
-        match self.update_if(Table::AutoscalingState, update, condition).await? {
-            Written::Done => Ok(()),
-            Written::Refused(held) if self.is_own_write(held.as_ref(), capacity) => Ok(()),
-            Written::Refused(held) => {
-                let held: Capacity =
-                    self.read(Table::AutoscalingState, held.unwrap_or_default())?;
-                let call = self.call("UpdateItem", Table::AutoscalingState, &key);
-                Err(StoreError::Superseded { call, offered: stamp, stored: held.stamp })
-            }
-        }
+        let (table, key) = (Table::AutoscalingState, capacity_key(capacity));
+        let optional = ["in_service", "pending", "last_decision"];
+        self.put_stamped(table, &key, capacity, &optional, AUTOSCALING_BUDGET_BYTES).await
     }
 
     /// The capacity in force of each pool of a region, whichever region decided it; strongly consistent

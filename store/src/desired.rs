@@ -9,74 +9,55 @@
 //! that registers again, or goes wild, cannot lift its quarantine. They are empty but for the instances of
 //! which somebody wants something.
 //!
-//! Each region writes an item of its own, for a global table would let the later of two writes undo the
-//! other. A writer reads all, takes the stamp after the highest, and writes conditionally on its own item
-//! being what was read. Readers merge ([`Desired::merge`]).
+//! Each region writes an item of its own ([`opinions`](crate::opinions)), and readers merge
+//! ([`Desired::merge`]).
 //!
 //! Draining and quarantine stay until somebody wants service again, or the instance is deleted. A wish for
 //! service that no other region's item contradicts expires, since nothing being wanted means the same.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::ControlFlow};
 
-use aws_sdk_dynamodb::types::AttributeValue;
-use mrgc_fleet::model::{Desired, DesiredState, InstanceId, RegionId, Stamp};
+use mrgc_fleet::model::{Desired, DesiredState, InstanceId, RegionId};
 
 use crate::{
     Store,
-    calls::{Condition, Key, Update, Written},
+    calls::{Key, Written},
     clock::{self, DAY_SECONDS},
     error::StoreError,
     item::{self, Item},
-    queries::Partition,
+    opinions::{Opinion, Stored, Subject},
     range::has_ended,
-    schema::{EXPIRES_AT, Table},
+    schema::Table,
+    stamp::{stamp_of, still},
 };
 
-/// Writers in one region at the same time that one of them outlasts.
-const DESIRE_ATTEMPTS: u32 = 8;
 /// How long an uncontradicted wish for service is kept: longer than another region's may take to arrive.
 const LIFTED_SECONDS: u64 = 7 * DAY_SECONDS;
 
-const EPOCH: &str = "epoch";
-const SEQUENCE: &str = "sequence";
-const OPTIONAL: [&str; 2] = ["reason", "operator"];
+const OPTIONAL: [&str; 3] = ["reason", "operator", "automatic"];
 
 impl Store {
     /// Writes what is wanted of an instance, as the opinion of `wish.writer_region`, under a stamp above
     /// all that are stored of it, and returns it with that stamp; the one given is ignored.
     ///
+    /// Where it yields to what is stored ([`Desired::yields_to`]), nothing is written, and that is returned.
+    ///
     /// The instance need not be registered: an operator may quarantine what is about to come back.
     pub async fn desire(&self, wish: &Desired) -> Result<Desired, StoreError> {
         let instance = self.instance_key(&wish.region, &wish.instance).await?;
-        let key = Key {
-            pk: desired_partition(&instance.pk),
-            sk: format!("{}#{}", wish.instance, wish.writer_region),
+        let pk = desired_partition(&instance.pk);
+        let form = |stored: Stored| {
+            let Stored { items, next, is_alone, .. } = stored;
+            let in_force = self.merged(items).remove(&wish.instance);
+            if let Some(in_force) = in_force.filter(|in_force| wish.yields_to(in_force)) {
+                return ControlFlow::Break(in_force);
+            }
+            let is_lifted = wish.state == DesiredState::Serving && is_alone;
+            let end = || clock::seconds(clock::now()).saturating_add(LIFTED_SECONDS);
+            let record = Desired { stamp: next, ..wish.clone() };
+            ControlFlow::Continue(Opinion { record, ends: is_lifted.then(end) })
         };
-        for _ in 0..DESIRE_ATTEMPTS {
-            let stored = self.opinions(&instance).await?;
-            let (own, others): (Vec<_>, Vec<_>) =
-                stored.iter().partition(|item| item::key_of(item).sk == key.sk);
-            let highest = stored.iter().filter_map(stamp_of).max();
-            let epoch = highest.map_or(0, |stamp| stamp.epoch);
-            let next = Desired { stamp: Stamp::next(highest, epoch), ..wish.clone() };
-
-            let item = self.item(Table::GpuInstances, &key, &next)?;
-            let mut update = Update::record(item, &OPTIONAL).removing(EXPIRES_AT);
-            if next.state == DesiredState::Serving && others.is_empty() {
-                let end = clock::seconds(clock::now()).saturating_add(LIFTED_SECONDS);
-                update = update.setting(EXPIRES_AT, AttributeValue::N(end.to_string()));
-            }
-            let own = own.first().and_then(|item| stamp_of(item));
-            match self.update_if(Table::GpuInstances, update, still(own)).await? {
-                Written::Done => return Ok(next),
-                Written::Refused(held) if self.is_own_write(held.as_ref(), &next) => {
-                    return Ok(next);
-                }
-                Written::Refused(_) => {}
-            }
-        }
-        let call = self.call("UpdateItem", Table::GpuInstances, &key);
-        Err(StoreError::Contended { call, attempts: DESIRE_ATTEMPTS })
+        self.write_opinion(subject(&pk, &wish.instance), &wish.writer_region, &OPTIONAL, form).await
     }
 
     /// What is wanted of one instance, all writing regions' opinions merged; strongly consistent within
@@ -97,7 +78,7 @@ impl Store {
         id: &InstanceId,
     ) -> Result<(), StoreError> {
         let instance = self.instance_key(region, id).await?;
-        for item in self.opinions(&instance).await? {
+        for item in self.opinions(subject(&desired_partition(&instance.pk), id)).await? {
             // One that was changed since it was read is wanted by somebody, and stays.
             let condition = still(stamp_of(&item));
             let (Written::Done | Written::Refused(_)) =
@@ -107,8 +88,9 @@ impl Store {
     }
 
     pub(crate) async fn desired_of(&self, instance: &Key) -> Result<Option<Desired>, StoreError> {
-        let opinions = self.opinions(instance).await?;
-        Ok(self.merged(opinions).remove(instance.sk.as_str()))
+        let id = InstanceId::from(instance.sk.as_str());
+        let opinions = self.opinions(subject(&desired_partition(&instance.pk), &id)).await?;
+        Ok(self.merged(opinions).remove(&id))
     }
 
     /// The opinions among the items, merged for each instance. Those that cannot be read are skipped, and
@@ -128,21 +110,6 @@ impl Store {
         }
         merged
     }
-
-    /// The items of all that want something of an instance, expired or not.
-    async fn opinions(&self, instance: &Key) -> Result<Vec<Item>, StoreError> {
-        let (pk, prefix) = (desired_partition(&instance.pk), format!("{}#", instance.sk));
-        let mut items = Vec::new();
-        let partition = Partition {
-            table: Table::GpuInstances,
-            pk: &pk,
-            prefix: &prefix,
-            attributes: &[],
-            consistent: true,
-        };
-        self.pages(partition, |page| items.extend(page)).await?;
-        Ok(items)
-    }
 }
 
 /// Where what is wanted of a partition's instances is.
@@ -150,18 +117,6 @@ pub(crate) fn desired_partition(pk: &str) -> String {
     format!("desired#{pk}")
 }
 
-fn stamp_of(item: &Item) -> Option<Stamp> {
-    Some(Stamp { epoch: item::integer(item, EPOCH)?, sequence: item::integer(item, SEQUENCE)? })
-}
-
-/// That an opinion is the one that was read, or still absent.
-fn still(read: Option<Stamp>) -> Condition {
-    match read {
-        Some(stamp) => Condition::new(
-            "#epoch = :epoch AND #sequence = :sequence",
-            &[EPOCH, SEQUENCE],
-            &[(EPOCH, stamp.epoch), (SEQUENCE, stamp.sequence)],
-        ),
-        None => Condition::still(SEQUENCE, None),
-    }
+fn subject<'a>(pk: &'a str, instance: &'a InstanceId) -> Subject<'a> {
+    Subject { table: Table::GpuInstances, pk, name: instance.as_str() }
 }

@@ -4,14 +4,16 @@
 //! endpoint only. Each table has a module that says its key layout and its size budget.
 //!
 //! ```text
-//!  registry  follow                                    the life of an instance in calls; what routers read
-//!  gpu_instances + desired  routing_state  regions     one for each table: keys, conditions, records
-//!  policies  autoscaling_state  cleanup_validation  metrics  control
-//!        └─────────────┴────────────┴────────┘
-//!                 calls, queries                       one item: get, put, update, delete; many items
-//!      reads ─ client ───── item ───── error           connecting; records as attributes; failures
-//!        │        └── retry, credentials               attempts at one call, and as whom
-//!     replicas                                         whom a read asks where its region is gone
+//!  registry  follow                                       the life of an instance in calls; what routers read
+//!  gpu_instances + desired  routing_state + region_states
+//!  regions  policies  autoscaling_state                   one for each table: keys, conditions, records
+//!  cleanup_validation  metrics  control
+//!        └─────────────┴───────────┘
+//!     opinions, stamp, calls, queries, range              what several write; one item: get, put, update, delete;
+//!                 │                                       many items
+//!      reads ─ client ───── item ───── error              connecting; records as attributes; failures
+//!        │        └── retry, credentials                  attempts at one call, and as whom
+//!     replicas                                            whom a read asks where its region is gone
 //! ```
 //!
 //! Every item has the string keys `pk` and `sk` and, beside them, its record's fields as typed
@@ -42,11 +44,13 @@ mod follow;
 mod gpu_instances;
 mod item;
 mod metrics;
+mod opinions;
 mod policies;
 mod provision;
 mod queries;
 mod range;
 mod reads;
+mod region_states;
 mod regions;
 mod registry;
 mod replicas;
@@ -54,13 +58,14 @@ mod retry;
 mod routing_state;
 mod schema;
 mod sizes;
+mod stamp;
 
 pub use autoscaling_state::AUTOSCALING_BUDGET_BYTES;
 pub use check::{Difference, Differences, Inspection};
 pub use cleanup_validation::CLEANUP_BUDGET_BYTES;
 pub use client::Store;
 pub use config::{Replica, StoreConfig};
-pub use control::{AUDIT_BUDGET_BYTES, AuditEntry, LeaseKeeper};
+pub use control::{AUDIT_BUDGET_BYTES, AuditEntry, FAILOVER_BUDGET_BYTES, LeaseKeeper};
 pub use corrupt::CorruptItem;
 pub use counts::Counts;
 pub use dump::{
@@ -73,6 +78,7 @@ pub use metrics::{CollectorCounts, MAX_WINDOW_MINUTES, METRICS_BUDGET_BYTES, Met
 pub use policies::{MAX_ARTIFACT_BYTES, PolicyVersion};
 pub use provision::{ProvisionOptions, ProvisionStep};
 pub use reads::ReadingFrom;
+pub use region_states::REGION_RECORD_BUDGET_BYTES;
 pub use regions::{DEFAULT_SHARDS, SHARDS_FRESH};
 pub use registry::Registry;
 pub use routing_state::REPORT_BUDGET_BYTES;

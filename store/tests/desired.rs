@@ -15,6 +15,7 @@ fn wish(state: DesiredState, writer_region: &str) -> Desired {
         state,
         reason: Some("ECC errors".to_owned()),
         operator: Some("ada".to_owned()),
+        automatic: false,
         at: Timestamp(1_760_000_000_000),
         writer_region: writer_region.into(),
         stamp: Stamp::default(),
@@ -121,6 +122,33 @@ async fn wishes_at_once_each_get_a_stamp_and_the_last_counts() {
     assert!(written.windows(2).all(|pair| pair[0].stamp < pair[1].stamp), "{written:?}");
     let desired = store.desired(&REGION.into(), &"i-1".into()).await.unwrap();
     assert_eq!(desired.as_ref(), written.last());
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_lifts_its_own_drain_and_no_person_s() {
+    let folder = Folder::new();
+    let engine = Engine::start(&folder).await;
+    let store = engine.store().await;
+    let by_a_router = |state| Desired { automatic: true, ..wish(state, REGION) };
+    let drained = store.desire(&by_a_router(DesiredState::Draining)).await.unwrap();
+    assert!(drained.automatic);
+    let lifted = store.desire(&by_a_router(DesiredState::Serving)).await.unwrap();
+    assert_eq!((lifted.state, lifted.automatic), (DesiredState::Serving, true));
+
+    let quarantined = store.desire(&wish(DesiredState::Quarantined, "eu-west-1")).await.unwrap();
+    for state in [DesiredState::Draining, DesiredState::Serving] {
+        assert_eq!(store.desire(&by_a_router(state)).await.unwrap(), quarantined);
+    }
+    let desired = async || store.desired(&REGION.into(), &"i-1".into()).await.unwrap().unwrap();
+    assert_eq!(desired().await, quarantined);
+
+    // What a person says of the router's region's own item is no longer the router's.
+    let released = store.desire(&wish(DesiredState::Serving, REGION)).await.unwrap();
+    assert!(!desired().await.automatic);
+    assert!(released.stamp > quarantined.stamp);
+    let drained = store.desire(&by_a_router(DesiredState::Draining)).await.unwrap();
+    assert_eq!(desired().await, drained);
     engine.stop().await;
 }
 

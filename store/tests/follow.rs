@@ -135,6 +135,7 @@ async fn what_is_wanted_is_seen_at_the_next_look() {
         state,
         reason: None,
         operator: None,
+        automatic: false,
         at: Timestamp(0),
         writer_region: REGION.into(),
         stamp: Stamp::default(),

@@ -8,6 +8,7 @@ mod control;
 mod desired;
 mod dump;
 mod examples;
+mod failover;
 mod failures;
 mod fencing;
 mod follow;

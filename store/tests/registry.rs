@@ -181,6 +181,7 @@ async fn an_operator_removes_what_another_process_registered() {
         state: DesiredState::Draining,
         reason: None,
         operator: None,
+        automatic: false,
         at: Timestamp(0),
         writer_region: REGION.into(),
         stamp: Stamp::default(),

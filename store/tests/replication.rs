@@ -137,6 +137,7 @@ async fn operate(store: Store, region: &'static str, mut random: fastrand::Rng) 
             state: states[random.usize(..states.len())],
             reason: Some(format!("{region}, {n}")),
             operator: None,
+            automatic: false,
             at: Timestamp(n),
             writer_region: region.into(),
             stamp: Stamp { epoch: 0, sequence: 0 },

@@ -83,6 +83,7 @@ async fn an_opinion_keeps_what_a_newer_version_added() {
         state: DesiredState::Draining,
         reason: Some("upgrade".to_owned()),
         operator: None,
+        automatic: false,
         at: Timestamp(0),
         writer_region: REGION.into(),
         stamp: Stamp::default(),

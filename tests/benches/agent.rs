@@ -3,11 +3,13 @@
 //!
 //! The agent runs at its default intervals, with 8 GPUs behind the NVML double, a mock model server and the
 //! embedded state engine, each in a process of its own. The double answers at once, so that what is measured
-//! is the agent; a driver's own time comes on top.
+//! is the agent; a driver's own time comes on top. It runs in the agent's threads, and is measured with them: what
+//! each thread used is told, too.
 
 #![allow(clippy::print_stdout, reason = "a benchmark answers on stdout")]
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -67,9 +69,11 @@ async fn run() -> Result<ExitCode> {
     let address = agent.address("")?;
     eprintln!("measuring for {} s", MEASURED_FOR.as_secs());
     tokio::time::sleep(WARM_UP).await;
-    let (started, before) = (Instant::now(), usage::cpu(pid)?);
+    let (started, before, threads) = (Instant::now(), usage::cpu(pid)?, threads(pid)?);
     tokio::time::sleep(MEASURED_FOR).await;
-    let cpu_share = (usage::cpu(pid)? - before).as_secs_f64() / started.elapsed().as_secs_f64();
+    let elapsed = started.elapsed();
+    let cpu_share = (usage::cpu(pid)? - before).as_secs_f64() / elapsed.as_secs_f64();
+    let threads = by_thread(&threads, &self::threads(pid)?, elapsed);
     let idle_mb = usage::memory_bytes(pid)? as f64 / 1e6;
     let gpus = gpus_seen(&cluster, address).await?;
     ensure!(gpus == GPUS as usize, "the agent sees {gpus} GPUs of {GPUS}");
@@ -80,7 +84,7 @@ async fn run() -> Result<ExitCode> {
     let busy_share = (usage::cpu(pid)? - before).as_secs_f64() / started.elapsed().as_secs_f64();
     let memory_mb = idle_mb.max(usage::memory_bytes(pid)? as f64 / 1e6);
     let binary_mb = fs::metadata(binary_path("mrgc-agent")?)?.len() as f64 / 1e6;
-    Ok(report(&Measured { ready, cpu_share, memory_mb, answers, busy_share, binary_mb }))
+    Ok(report(&Measured { ready, cpu_share, threads, memory_mb, answers, busy_share, binary_mb }))
 }
 
 /// What the agent is started on.
@@ -140,6 +144,36 @@ impl<'a> Machine<'a> {
             Program::start_with(dir, "agent", "mrgc-agent", &self.args, &environment).await?;
         Ok((agent, ready.await?? - started))
     }
+}
+
+/// What each of the agent's threads has used so far: time on a CPU, and how often it was woken.
+fn threads(pid: u32) -> Result<BTreeMap<String, (Duration, u64)>> {
+    let mut threads = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        let file = |name| fs::read_to_string(task.join(name));
+        let (name, schedstat, status) = (file("comm")?, file("schedstat")?, file("status")?);
+        let ns = schedstat.split_whitespace().next().context("schedstat")?.parse()?;
+        let mut waits = status.lines().filter_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+        let waits = waits.next().context("voluntary_ctxt_switches")?.trim().parse()?;
+        threads.insert(name.trim_end().to_owned(), (Duration::from_nanos(ns), waits));
+    }
+    Ok(threads)
+}
+
+/// For each thread its share of a core and its wake-ups, of which each costs, however little it is for.
+fn by_thread(
+    before: &BTreeMap<String, (Duration, u64)>,
+    after: &BTreeMap<String, (Duration, u64)>,
+    elapsed: Duration,
+) -> String {
+    let used = after.iter().filter_map(|(name, (cpu, wakes))| {
+        let (cpu_before, wakes_before) = before.get(name)?;
+        let share = cpu.saturating_sub(*cpu_before).as_secs_f64() / elapsed.as_secs_f64();
+        let wakes = wakes.saturating_sub(*wakes_before) as f64 / elapsed.as_secs_f64();
+        Some(format!("{name} {:.3} % ({wakes:.1}/s)", 100.0 * share))
+    });
+    used.collect::<Vec<_>>().join(", ")
 }
 
 async fn gpus_seen(cluster: &Cluster, address: SocketAddr) -> Result<usize> {
@@ -209,6 +243,8 @@ struct Measured {
     /// Shortest first.
     ready: Vec<Duration>,
     cpu_share: f64,
+    /// Each one's share of it, in words.
+    threads: String,
     memory_mb: f64,
     answers: Histogram<u64>,
     /// While `/health` was asked for.
@@ -217,7 +253,8 @@ struct Measured {
 }
 
 fn report(measured: &Measured) -> ExitCode {
-    let Measured { ready, cpu_share, memory_mb, answers, busy_share, binary_mb } = measured;
+    let Measured { ready, cpu_share, threads, memory_mb, answers, busy_share, binary_mb } =
+        measured;
     let median = ready[ready.len() / 2];
     let p99 = Duration::from_micros(answers.value_at_quantile(0.99));
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
@@ -261,6 +298,7 @@ fn report(measured: &Measured) -> ExitCode {
         format!("{MAX_BINARY_MB} MB"),
         *binary_mb < MAX_BINARY_MB,
     );
+    println!("  CPU and wake-ups by thread: {threads}");
     println!(
         "  while it answered {REQUESTS_PER_SECOND} requests/s it used {:.1} % of a core",
         100.0 * busy_share

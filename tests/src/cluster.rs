@@ -3,13 +3,13 @@
 
 mod program;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{iter, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Result;
 use mrgc_fleet::model::Region;
 use serde_json::{Value, json};
 
-pub use program::{Program, binary_path, eventually};
+pub use program::{Program, binary_path, eventually, signal};
 
 /// Where a region is, and what it satisfies.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub struct RegionSpec {
     pub shards: u32,
 }
 
-/// The two regions of the demo and of most tests.
+/// The demo's regions, and most tests', are the first two.
 pub const VIRGINIA: RegionSpec = RegionSpec {
     id: "us-east-1",
     latitude: 37.4,
@@ -36,6 +36,15 @@ pub const IRELAND: RegionSpec = RegionSpec {
     id: "eu-west-1",
     latitude: 53.3,
     longitude: -6.2,
+    frameworks: &["gdpr"],
+    cost_multiplier: 1.1,
+    shards: Region::DEFAULT_SHARDS,
+};
+
+pub const FRANKFURT: RegionSpec = RegionSpec {
+    id: "eu-central-1",
+    latitude: 50.1,
+    longitude: 8.7,
     frameworks: &["gdpr"],
     cost_multiplier: 1.1,
     shards: Region::DEFAULT_SHARDS,
@@ -135,6 +144,18 @@ impl Cluster {
         routes: &str,
         environment: &[(&str, &str)],
     ) -> Result<Router> {
+        let router = self.further_router(region, routes, environment).await?;
+        self.register(region, &router).await?;
+        Ok(router)
+    }
+
+    /// A router of a region that is registered: its peers do not know it, clients may.
+    pub async fn further_router(
+        &self,
+        region: RegionSpec,
+        routes: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Router> {
         let config = format!(
             "region = {id:?}\n\
              [listen]\ndata = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\nthreads = 2\n\
@@ -146,12 +167,17 @@ impl Cluster {
             store = self.store_endpoint()?,
             policies = policies_folder()?,
         );
-        let name = format!("router-{}", region.id);
+        let name = self.unused_name(&format!("router-{}", region.id));
         let program = router_process_with(self.dir.path(), &name, &config, environment).await?;
         let (data, control) = (program.address("data")?, program.address("control")?);
-        let router = Router { region: region.id.to_owned(), program, data, control };
-        self.register(region, &router).await?;
-        Ok(router)
+        Ok(Router { region: region.id.to_owned(), program, data, control })
+    }
+
+    /// For files of a process: `name`, or `name-2` and so on where there was one before.
+    fn unused_name(&self, name: &str) -> String {
+        let is_unused = |name: &String| !self.dir.path().join(format!("{name}.toml")).exists();
+        let mut names = iter::once(name.to_owned()).chain((2..).map(|n| format!("{name}-{n}")));
+        names.find(is_unused).unwrap_or_else(|| name.to_owned())
     }
 
     async fn register(&self, region: RegionSpec, router: &Router) -> Result<()> {
@@ -217,6 +243,16 @@ impl Cluster {
 }
 
 impl Router {
+    /// Starts it again where it was, after it was killed.
+    pub async fn restart(&mut self) -> Result<()> {
+        let (data, control) = (self.data.to_string(), self.control.to_string());
+        let listen = [
+            ("MRGC_ROUTER__LISTEN__DATA", data.as_str()),
+            ("MRGC_ROUTER__LISTEN__CONTROL", control.as_str()),
+        ];
+        self.program.restart(&listen).await
+    }
+
     pub fn data_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.data)
     }

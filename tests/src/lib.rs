@@ -8,4 +8,5 @@ pub mod demo;
 pub mod load;
 pub mod model_server;
 pub mod policies;
+pub mod regions;
 pub mod usage;

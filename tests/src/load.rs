@@ -1,5 +1,6 @@
 //! A client that sends chat completions at a steady rate or at full speed and tells what came of
-//! each: answered, shed, or failed and why. Nothing that goes wrong is retried or left out.
+//! each: answered, shed, or failed and why. Nothing that goes wrong is left out, nor retried unless asked
+//! for; each try then counts as sent.
 //!
 //! Workers take numbered tickets; a ticket says which target it goes to, whether it streams and, at a
 //! rate, when it is due. A latency is counted from when a ticket was due if no worker was free by
@@ -7,6 +8,7 @@
 //! connection to each target, so `connections` bounds what is in flight.
 
 mod client;
+mod journal;
 mod stats;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::client::Client;
+pub use self::journal::{End, Journal, Record};
 pub use self::stats::{Failures, Latencies, Reason, Seen, Stats};
 
 /// Workers, and so connections to each target.
@@ -52,6 +55,10 @@ pub struct LoadConfig {
     pub count_headers: Vec<HeaderName>,
     /// For a whole exchange, connecting included.
     pub timeout: Duration,
+    /// A target that answers nothing, or not within this time, is given up, and the request sent to the next.
+    pub turn_away_after: Option<Duration>,
+    /// Where to write what came of each exchange.
+    pub journal: Option<Journal>,
     /// End after so many requests; `None` goes on until stopped.
     pub requests_max: Option<u64>,
 }
@@ -68,6 +75,8 @@ impl Default for LoadConfig {
             headers: HeaderMap::new(),
             count_headers: Vec::new(),
             timeout: Duration::from_secs(30),
+            turn_away_after: None,
+            journal: None,
             requests_max: None,
         }
     }
@@ -154,6 +163,8 @@ struct Plan {
     headers: HeaderMap,
     count_headers: Vec<HeaderName>,
     timeout: Duration,
+    turn_away_after: Option<Duration>,
+    journal: Option<Journal>,
     requests_max: u64,
     started: Instant,
     next_ticket: AtomicU64,
@@ -170,6 +181,7 @@ struct Target {
 /// One request to be sent.
 #[derive(Debug, Clone, Copy)]
 struct Ticket {
+    number: u64,
     target: usize,
     streams: bool,
     due: Option<Instant>,
@@ -206,6 +218,8 @@ impl Plan {
             headers,
             count_headers: config.count_headers,
             timeout: config.timeout,
+            turn_away_after: config.turn_away_after,
+            journal: config.journal,
             requests_max: config.requests_max.unwrap_or(u64::MAX),
             started: Instant::now(),
             next_ticket: AtomicU64::new(0),
@@ -222,6 +236,7 @@ impl Plan {
         let streams_before = |n: u64| (n as f64 * self.streaming_share).floor();
         let of_target = number / targets;
         Some(Ticket {
+            number,
             // Less than a `Vec`'s length.
             target: (number % targets) as usize,
             streams: streams_before(of_target + 1) > streams_before(of_target),
@@ -257,10 +272,11 @@ fn target(url: &str) -> anyhow::Result<Target> {
 
 /// One worker: takes tickets until there are none or the load is stopped.
 async fn work(plan: Arc<Plan>, tally: Arc<Mutex<Stats>>, mut stopped: watch::Receiver<bool>) {
-    let mut clients: Vec<Client> =
-        plan.targets.iter().map(|target| Client::new(&target.authority)).collect();
+    let head_limit = plan.turn_away_after.unwrap_or(plan.timeout);
+    let client = |target: &Target| Client::new(&target.authority, head_limit);
+    let mut clients: Vec<Client> = plan.targets.iter().map(client).collect();
     while !*stopped.borrow()
-        && let Some(ticket) = plan.take_ticket()
+        && let Some(mut ticket) = plan.take_ticket()
     {
         let mut begun = Instant::now();
         if let Some(due) = ticket.due {
@@ -275,17 +291,41 @@ async fn work(plan: Arc<Plan>, tally: Arc<Mutex<Stats>>, mut stopped: watch::Rec
                 begun = due;
             }
         }
-        lock(&tally).sent += 1;
-        let client = &mut clients[ticket.target];
-        let exchange = client.exchange(plan.request(ticket), ticket.streams);
-        let outcome = match tokio::time::timeout(plan.timeout, exchange).await {
-            Ok(outcome) => outcome,
-            Err(_) => client.timed_out(plan.timeout),
-        };
-        let nobody_listens = outcome.is_unconnected();
-        lock(&tally).record(begun, &plan.targets[ticket.target].authority, outcome);
-        if nobody_listens {
-            tokio::time::sleep(CONNECT_RETRY).await;
+        let mut tries_left = if plan.turn_away_after.is_some() { clients.len() } else { 1 };
+        while tries_left > 0 {
+            tries_left -= 1;
+            let is_unanswered = exchange(&plan, &tally, &mut clients, ticket, begun).await;
+            if !is_unanswered {
+                break;
+            }
+            ticket.target = (ticket.target + 1) % clients.len();
         }
     }
+}
+
+/// Sends a ticket's request to its target; whether nothing of an answer came.
+async fn exchange(
+    plan: &Plan,
+    tally: &Mutex<Stats>,
+    clients: &mut [Client],
+    ticket: Ticket,
+    begun: Instant,
+) -> bool {
+    lock(tally).sent += 1;
+    let (sent, client) = (Instant::now(), &mut clients[ticket.target]);
+    let exchange = client.exchange(plan.request(ticket), ticket.streams);
+    let outcome = match tokio::time::timeout(plan.timeout, exchange).await {
+        Ok(outcome) => outcome,
+        Err(_) => client.timed_out(plan.timeout),
+    };
+    let (is_unconnected, is_unanswered) = (outcome.is_unconnected(), outcome.is_unanswered());
+    if let Some(journal) = &plan.journal {
+        let Ticket { number, target, streams, .. } = ticket;
+        journal.write(Record::new(number, target, streams, sent, &outcome));
+    }
+    lock(tally).record(begun, &plan.targets[ticket.target].authority, outcome);
+    if is_unconnected {
+        tokio::time::sleep(CONNECT_RETRY).await;
+    }
+    is_unanswered
 }

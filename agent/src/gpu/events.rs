@@ -1,6 +1,9 @@
 //! XIDs as NVML tells them, on a thread of its own, with an NVML of its own: waiting for them blocks.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use nvml_wrapper::{
     EventSet, Nvml, bitmasks::event::EventTypes, enums::event::XidError, error::NvmlError,
@@ -20,6 +23,10 @@ use crate::signals::Check;
 
 /// Between two looks at whether anybody still listens.
 const WAIT_MS: u32 = 60_000;
+
+/// What a wait that brought nothing takes at least: NVML may end one early, and where it always did, only asking
+/// again would keep a core busy.
+const MIN_WAIT: Duration = Duration::from_secs(1);
 
 /// Until NVML is tried again, and until GPUs that are lost are left out.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
@@ -69,6 +76,7 @@ fn wait(
     let (set, left_out) = listen(nvml)?;
     send(Observation::Source(Source::NvmlEvents, left_out))?;
     loop {
+        let begun = Instant::now();
         match set.wait(WAIT_MS) {
             Ok(event) => {
                 if let Some(sighting) = sighting(&event) {
@@ -76,7 +84,7 @@ fn wait(
                 }
             }
             Err(NvmlError::Timeout) if outbox.is_closed() => return Err(End::Unheard),
-            Err(NvmlError::Timeout) => {}
+            Err(NvmlError::Timeout) => thread::sleep(MIN_WAIT.saturating_sub(begun.elapsed())),
             Err(error) => return Err(error.into()),
         }
     }

@@ -8,13 +8,16 @@ use std::{
     fs::File,
     io::{self, ErrorKind, Read},
     mem,
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::Path,
     thread,
     time::Duration,
 };
 
-use rustix::fs::OFlags;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
 use tokio::sync::mpsc;
 
 use super::{
@@ -28,8 +31,11 @@ use crate::signals::Check;
 /// The longest record that the kernel makes.
 const RECORD_BYTES: usize = 8 * 1024;
 
-/// Between two looks for more. Waiting in the call instead would not tell where what was there before ends.
+/// Between the log's end and the next look: a log that is written all the time is read in pieces.
 const END_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest wait for a record; after it, the log is looked at all the same, and whether anybody still listens.
+const RECORD_WAIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// Observations that are told together: more XIDs than the kernel's log has room for.
 const MAX_BATCH: usize = 16 * 1024;
@@ -78,18 +84,29 @@ fn follow(path: &Path, outbox: &mpsc::Sender<Vec<Observation>>) -> Result<(), St
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(failed(error)),
             // The end, for now.
-            Ok(_) | Err(_) => {
+            end => {
                 let is_heard =
                     batch.is_empty() || outbox.blocking_send(mem::take(&mut batch)).is_ok();
                 if !is_heard || outbox.is_closed() {
                     return Ok(());
                 }
                 thread::sleep(END_PAUSE);
+                // A plain file just ends, and cannot be waited for.
+                if end.is_err() {
+                    wait_for_record(&file).map_err(failed)?;
+                }
             }
         }
         if batch.len() >= MAX_BATCH && outbox.blocking_send(mem::take(&mut batch)).is_err() {
             return Ok(());
         }
+    }
+}
+
+fn wait_for_record(log: &File) -> io::Result<()> {
+    match poll(&mut [PollFd::from_borrowed_fd(log.as_fd(), PollFlags::IN)], Some(&RECORD_WAIT)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -65,6 +65,11 @@ impl Served {
 }
 
 fn poller(kind: Kind, url: Option<&str>, ports: &[u16]) -> Poller {
+    poller_beside(1, kind, url, ports)
+}
+
+/// Of an agent that listens on this port.
+fn poller_beside(own_port: u16, kind: Kind, url: Option<&str>, ports: &[u16]) -> Poller {
     let config = config::Inference {
         source: InferenceSource::Poll(Box::new(InferenceTarget {
             kind,
@@ -79,7 +84,7 @@ fn poller(kind: Kind, url: Option<&str>, ports: &[u16]) -> Poller {
         latency_window: Duration::from_secs(30),
         silent_polls: 3,
     };
-    Poller::new(&config, 1).unwrap().unwrap()
+    Poller::new(&config, own_port).unwrap().unwrap()
 }
 
 async fn poll(kind: Kind, url: &str) -> signals::Inference {
@@ -174,14 +179,12 @@ async fn a_server_is_found_again_elsewhere() {
 #[tokio::test]
 async fn the_agents_own_port_is_left_alone() {
     let it = Served::start(&[("/metrics", 200, VLLM)]).await;
-    let mut poller = poller(Kind::Auto, None, &[it.port]);
-    poller.own_port = it.port;
+    let mut poller = poller_beside(it.port, Kind::Auto, None, &[it.port]);
     let poll = poller.poll(Duration::ZERO).await;
     assert_eq!((poll.server, poll.reachable), (None, false));
     // Ray's metrics are where the agent listens by default.
     let routes = Served::start(&[("/-/routes", 200, r#"{"/":"app"}"#)]).await;
-    let mut poller = self::poller(Kind::RayServe, Some(&routes.url), &[]);
-    poller.own_port = 8080;
+    let mut poller = poller_beside(8080, Kind::RayServe, Some(&routes.url), &[]);
     let poll = poller.poll(Duration::ZERO).await;
     assert!(poll.load.check.reason.unwrap().contains("port 8080 is the agent's own"));
     assert_eq!(poll.models.value.unwrap(), ["app"]);

@@ -21,6 +21,7 @@ fn desired(state: DesiredState, sequence: u64) -> Option<Desired> {
         state,
         reason: Some("ticket 4711".to_owned()),
         operator: Some("eve".to_owned()),
+        automatic: false,
         at: Timestamp(0),
         writer_region: "us".into(),
         stamp: Stamp { epoch: 0, sequence },

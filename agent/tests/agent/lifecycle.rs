@@ -22,6 +22,7 @@ async fn wish(store: &Engine, state: DesiredState) {
         state,
         reason: Some("ticket 4711".to_owned()),
         operator: Some("eve".to_owned()),
+        automatic: false,
         at: Timestamp(0),
         writer_region: "us-east-1".into(),
         stamp: Stamp { epoch: 0, sequence: 0 },

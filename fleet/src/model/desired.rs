@@ -23,6 +23,9 @@ pub struct Desired {
     /// Who wants it: a person's name, or a router's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<String>,
+    /// A router wants it by itself, of what it found unhealthy: no person decided it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automatic: bool,
     /// By the writer's clock; for people, never to decide which counts.
     pub at: Timestamp,
     /// Where it was written.
@@ -68,11 +71,19 @@ impl Desired {
         if self.order(&other) == Ordering::Less { other } else { self }
     }
 
-    /// By stamp, then by strictness; what follows only makes the order total.
+    /// Whether it is to leave what is stored as it is: what a person keeps out of service, no router changes
+    /// by itself, be it to something stricter.
+    pub fn yields_to(&self, stored: &Self) -> bool {
+        self.automatic && !stored.automatic && stored.state != DesiredState::Serving
+    }
+
+    /// By stamp, then by strictness, then a person's before a router's; what follows only makes the order
+    /// total.
     fn order(&self, other: &Self) -> Ordering {
         self.stamp
             .cmp(&other.stamp)
             .then(self.state.cmp(&other.state))
+            .then(other.automatic.cmp(&self.automatic))
             .then_with(|| self.writer_region.cmp(&other.writer_region))
             .then(self.at.cmp(&other.at))
             .then_with(|| self.reason.cmp(&other.reason))
@@ -93,6 +104,7 @@ mod tests {
             state,
             reason: None,
             operator: None,
+            automatic: false,
             at: Timestamp(sequence),
             writer_region: writer.into(),
             stamp: Stamp { epoch, sequence },
@@ -117,6 +129,25 @@ mod tests {
     }
 
     #[test]
+    fn a_router_leaves_alone_what_a_person_keeps_out_of_service() {
+        use DesiredState::{Draining, Quarantined, Serving};
+        let by = |automatic, state| Desired { automatic, ..desired(0, 1, state, "us") };
+        for (offered, stored, yields) in [
+            (by(true, Draining), by(false, Quarantined), true),
+            (by(true, Quarantined), by(false, Draining), true),
+            (by(true, Serving), by(false, Draining), true),
+            (by(true, Draining), by(false, Serving), false),
+            (by(true, Serving), by(true, Draining), false),
+            (by(false, Serving), by(false, Quarantined), false),
+            (by(false, Draining), by(true, Draining), false),
+        ] {
+            assert_eq!(offered.yields_to(&stored), yields, "{offered:?} {stored:?}");
+        }
+        let (person, router) = (by(false, Draining), by(true, Draining));
+        assert_eq!(router.merge(person.clone()), person);
+    }
+
+    #[test]
     fn the_stored_form_is_flat() {
         let stored = serde_json::json!({
             "instance": "i-1", "region": "us", "state": "quarantined", "at": 7,
@@ -124,20 +155,26 @@ mod tests {
         });
         let expected = desired(0, 7, DesiredState::Quarantined, "eu");
         assert_eq!(serde_json::to_value(&expected).ok(), Some(stored.clone()));
-        assert_eq!(serde_json::from_value::<Desired>(stored).ok(), Some(expected));
+        assert_eq!(serde_json::from_value::<Desired>(stored.clone()).ok(), Some(expected.clone()));
+
+        let expected = Desired { automatic: true, ..expected };
+        let mut by_a_router = stored;
+        by_a_router["automatic"] = true.into();
+        assert_eq!(serde_json::to_value(&expected).ok(), Some(by_a_router.clone()));
+        assert_eq!(serde_json::from_value::<Desired>(by_a_router).ok(), Some(expected));
     }
 
     fn any_desired() -> impl Strategy<Value = Desired> {
         use DesiredState::{Draining, Quarantined, Serving};
         let state = prop::sample::select(vec![Serving, Draining, Quarantined]);
         let writer = prop::sample::select(vec!["us", "eu", "ap"]);
-        (0..2u64, 0..3u64, state, writer, 0..3u64, prop::option::of("[ab]")).prop_map(
-            |(epoch, sequence, state, writer, at, reason)| Desired {
+        (0..2u64, 0..3u64, state, writer, 0..3u64, prop::option::of("[ab]"), any::<bool>())
+            .prop_map(|(epoch, sequence, state, writer, at, reason, automatic)| Desired {
                 at: Timestamp(at),
                 reason,
+                automatic,
                 ..desired(epoch, sequence, state, writer)
-            },
-        )
+            })
     }
 
     proptest! {

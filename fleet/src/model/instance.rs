@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{Desired, Framework, InstanceId, Lifecycle, PoolId, RegionId, Timestamp};
-use crate::routing::routing_score;
+use crate::{
+    planted::{self, Fault},
+    routing::routing_score,
+};
 
 /// What an instance says once, when it joins. Stored in `gpu-instances`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -170,6 +173,24 @@ impl Report {
         }
     }
 
+    /// What orders an instance's reports: the generation, and in it the sequence.
+    pub fn fence(&self) -> (u64, u64) {
+        (self.generation, self.sequence)
+    }
+
+    /// Whether it was made after the one of that fence. Reports are not always read in their order: a
+    /// replica may lag, and what was sent twice may arrive late.
+    pub fn is_after(&self, fence: (u64, u64)) -> bool {
+        match planted::is(Fault::LowerSequenceAccepted) {
+            true => self.fence() != fence,
+            false => self.fence() > fence,
+        }
+    }
+
+    pub fn supersedes(&self, other: &Self) -> bool {
+        self.is_after(other.fence())
+    }
+
     /// Its routing score, where queue and latency were measured.
     pub fn score(&self) -> Option<f64> {
         let (queue_depth, latency_ms) = (self.queue_depth?, self.avg_latency_ms?);
@@ -281,6 +302,7 @@ mod tests {
                 state,
                 reason: None,
                 operator: None,
+                automatic: false,
                 at: Timestamp(0),
                 writer_region: "r".into(),
                 stamp: Stamp { epoch: 0, sequence: 1 },

@@ -90,8 +90,15 @@ fn near_best(totals: &[f32], seed: u64, top: &Attempts) -> Option<u32> {
     None
 }
 
+/// Whether a candidate with a share of its decisions has part in this one. Drawn apart from all else that
+/// the seed decides.
+pub(super) fn is_within(share: f32, seed: u64, candidate: u32) -> bool {
+    let draw = chance(!seed, candidate) >> 40;
+    (draw as f32) < share * (1u32 << 24) as f32
+}
+
 /// One of a seed's random numbers (SplitMix64's finaliser).
-fn chance(seed: u64, n: u32) -> u64 {
+pub(crate) fn chance(seed: u64, n: u32) -> u64 {
     let mut z = seed.wrapping_add((u64::from(n) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -17,8 +17,25 @@ use crate::model::{
 pub struct Member {
     /// The same allocation from one snapshot to the next where nothing changed.
     pub standing: Arc<Standing>,
-    /// Whether its reports still come, by the reader's clock.
-    pub fresh: bool,
+    pub seen: Seen,
+}
+
+impl Member {
+    /// Whether it takes new requests: it says so, nobody wants otherwise, and nothing contradicts it.
+    pub fn is_ready(&self) -> bool {
+        self.seen == Seen::Well && is_willing(&self.standing)
+    }
+}
+
+/// How an instance looks to its reader, whatever it says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Its reports come, and no probe contradicts them.
+    Well,
+    /// Its reports do not come any more, by the reader's clock.
+    Stale,
+    /// Its probes failed too often.
+    Failing,
 }
 
 /// Makes one snapshot after another, with stable view ids. What did not change is taken over from the
@@ -47,7 +64,7 @@ impl Made {
     }
 
     fn is_of(&self, member: &Member) -> bool {
-        Arc::ptr_eq(&self.member.standing, &member.standing) && self.member.fresh == member.fresh
+        Arc::ptr_eq(&self.member.standing, &member.standing) && self.member.seen == member.seen
     }
 }
 
@@ -105,6 +122,7 @@ impl Builder {
             by_pool: PoolViews::of(&self.views, &self.home),
             views: self.views.clone(),
             pools_by_model,
+            steering: Arc::default(),
         }
     }
 
@@ -167,6 +185,7 @@ fn registered(region: &Region, registration: &Registration) -> Candidate {
         pool: registration.pool.clone(),
         address: registration.address.as_str().into(),
         ready: false,
+        last_resort: false,
         zone: registration.zone.as_deref().map(Into::into),
         provider: registration.provider.as_deref().or(region.provider.as_deref()).map(Into::into),
         location: region.location,
@@ -197,11 +216,15 @@ fn reported(candidate: Candidate, member: &Member) -> Candidate {
     let Standing { registration, report, .. } = &*member.standing;
     // A report of an earlier generation says nothing about this one.
     let report = report.as_ref().filter(|r| r.generation == registration.generation);
-    let health = report.map_or(Health::Unhealthy, |r| r.health);
+    let health = match member.seen {
+        Seen::Failing => Health::Unhealthy,
+        Seen::Well | Seen::Stale => report.map_or(Health::Unhealthy, |r| r.health),
+    };
     let running = report.and_then(|r| r.running);
     let models = report.map_or(&[][..], |r| &r.models);
     Candidate {
-        ready: is_ready(member),
+        ready: member.is_ready(),
+        last_resort: member.seen != Seen::Well && is_willing(&member.standing),
         health,
         health_score: health.score(),
         queue_depth: report.and_then(|r| r.queue_depth).map(f64::from),
@@ -218,11 +241,9 @@ fn reported(candidate: Candidate, member: &Member) -> Candidate {
     }
 }
 
-/// Whether it takes new requests: it must say so, be heard, and nobody may want otherwise.
-fn is_ready(member: &Member) -> bool {
-    let standing = &member.standing;
-    member.fresh
-        && standing.lifecycle() == Lifecycle::Available
+/// Whether it takes new requests by its own word, and nobody wants otherwise.
+fn is_willing(standing: &Standing) -> bool {
+    standing.lifecycle() == Lifecycle::Available
         && standing.report.as_ref().is_some_and(|report| report.health != Health::Unhealthy)
 }
 
@@ -234,6 +255,8 @@ fn whole_region(
     rtt_ms: Option<f64>,
 ) -> Candidate {
     let ready: Vec<_> = instances.iter().filter(|i| i.ready).collect();
+    // Where nobody is ready, what could still be tried tells whether the guard lets a request try it.
+    let is_tried = |i: &&Candidate| i.ready || (ready.is_empty() && i.last_resort);
     let mean = |value: fn(&Candidate) -> Option<f64>| mean(ready.iter().filter_map(|i| value(i)));
     let sum = |value: fn(&Candidate) -> Option<u32>| {
         ready.iter().filter_map(|i| value(i)).reduce(u32::saturating_add)
@@ -253,6 +276,7 @@ fn whole_region(
         pool: pool.clone(),
         address: region.endpoint.as_str().into(),
         ready: !ready.is_empty(),
+        last_resort: ready.is_empty() && instances.iter().any(|i| i.last_resort),
         zone: None,
         provider: region.provider.as_deref().map(Into::into),
         location: region.location,
@@ -275,7 +299,7 @@ fn whole_region(
         cost_multiplier: Some(region.cost_multiplier),
         cost_per_hour: mean(|i| i.cost_per_hour),
         carbon_intensity: region.carbon_intensity,
-        enclave: ready.iter().map(|i| i.enclave).max().unwrap_or_default(),
+        enclave: instances.iter().filter(is_tried).map(|i| i.enclave).max().unwrap_or_default(),
         frameworks: frameworks.into_iter().cloned().collect(),
         models: models.into_iter().cloned().collect(),
         instances: instances.len() as u32,

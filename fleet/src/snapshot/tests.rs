@@ -43,6 +43,7 @@ fn only_an_available_fresh_instance_that_is_not_unhealthy_is_ready() {
                 state,
                 reason: None,
                 operator: None,
+                automatic: false,
                 at: Timestamp(0),
                 writer_region: "eu".into(),
                 stamp: Stamp { epoch: 0, sequence: 1 },
@@ -63,7 +64,8 @@ fn only_an_available_fresh_instance_that_is_not_unhealthy_is_ready() {
         ("wanted in service", wanted(DesiredState::Serving), true),
         ("wanted drained", wanted(DesiredState::Draining), false),
         ("wanted in quarantine", wanted(DesiredState::Quarantined), false),
-        ("stale", Member { fresh: false, ..member("i-1", "us") }, false),
+        ("stale", Member { seen: Seen::Stale, ..member("i-1", "us") }, false),
+        ("failing", Member { seen: Seen::Failing, ..member("i-1", "us") }, false),
         ("silent", with(member("i-1", "us"), |it| it.standing_mut().report = None), false),
         ("of an earlier generation", generation(1), false),
         ("of a later generation", generation(3), false),
@@ -75,6 +77,78 @@ fn only_an_available_fresh_instance_that_is_not_unhealthy_is_ready() {
             ready,
             "{what}: its region"
         );
+    }
+}
+
+#[test]
+fn a_last_resort_is_out_only_by_evidence_that_may_be_wrong() {
+    use Health::{Degraded, Healthy, Unhealthy};
+    use Lifecycle::{Available, Draining, Quarantined, Registering};
+    for (seen, lifecycle, health, expected) in [
+        (Seen::Stale, Available, Healthy, true),
+        (Seen::Failing, Available, Degraded, true),
+        (Seen::Well, Available, Healthy, false),
+        (Seen::Stale, Available, Unhealthy, false),
+        (Seen::Failing, Available, Unhealthy, false),
+        (Seen::Stale, Draining, Healthy, false),
+        (Seen::Failing, Quarantined, Healthy, false),
+        (Seen::Failing, Registering, Healthy, false),
+    ] {
+        let willing = reporting("i-1", "us", |report| {
+            (report.lifecycle, report.health) = (lifecycle, health);
+        });
+        let case = Member { seen, ..willing };
+        let candidate = alone(case.clone());
+        assert_eq!(candidate.last_resort, expected, "{seen:?}, {lifecycle:?}, {health:?}");
+        assert!(!expected || !candidate.ready);
+        assert_eq!(whole(region("us"), vec![case.clone()]).last_resort, expected);
+        // A region that has somebody better is none.
+        let others = vec![case, member("i-2", "us")];
+        assert!(!whole(region("us"), others).last_resort);
+    }
+}
+
+#[test]
+fn one_whose_probes_fail_is_unhealthy_whatever_it_says() {
+    let failing = Member { seen: Seen::Failing, ..member("i-1", "us") };
+    let expected = Candidate {
+        ready: false,
+        last_resort: true,
+        health: Health::Unhealthy,
+        health_score: 0.0,
+        healthy_instances: 0,
+        ..candidate("i-1")
+    };
+    assert_eq!(alone(failing), expected);
+}
+
+#[test]
+fn a_region_of_last_resorts_has_their_enclaves_and_one_of_others_has_not() {
+    let ready = member("i-2", "us");
+    for (seen, lifecycle, expected) in [
+        (Seen::Stale, Lifecycle::Available, EnclaveState::Running),
+        (Seen::Stale, Lifecycle::Draining, EnclaveState::Absent),
+    ] {
+        let member = reporting("i-1", "us", |report| {
+            measured(report);
+            report.lifecycle = lifecycle;
+        });
+        let case = Member { seen, ..member };
+        assert_eq!(whole(region("us"), vec![case.clone()]).enclave, expected);
+        // Where somebody is ready, only the ready count.
+        assert_eq!(whole(region("us"), vec![case, ready.clone()]).enclave, EnclaveState::Absent);
+    }
+}
+
+#[test]
+fn how_an_instance_looks_changes_its_candidate_although_it_says_the_same() {
+    let (mut builder, well) = (Builder::new("us".into()), member("i-1", "us"));
+    for seen in [Seen::Well, Seen::Stale, Seen::Failing, Seen::Well] {
+        let members = vec![Member { seen, ..well.clone() }];
+        let next = builder.build(Timestamp(1), vec![region("us")], members, &BTreeMap::new());
+        let candidate = &next.instances_at_home(&pool()).unwrap().candidates[0];
+        assert_eq!(candidate.ready, seen == Seen::Well, "{seen:?}");
+        assert_eq!(candidate.health == Health::Unhealthy, seen == Seen::Failing, "{seen:?}");
     }
 }
 
@@ -190,7 +264,7 @@ fn a_region_is_the_sum_of_its_ready_instances() {
     let draining = with(reporting("i-3", "us", slow(90, 90, 900.0)), |it| {
         it.standing_mut().report.as_mut().unwrap().lifecycle = Lifecycle::Draining;
     });
-    let stale = Member { fresh: false, ..reporting("i-4", "us", slow(90, 90, 900.0)) };
+    let stale = Member { seen: Seen::Stale, ..reporting("i-4", "us", slow(90, 90, 900.0)) };
     let members = vec![
         slots(4, reporting("i-1", "us", slow(1, 2, 100.0))),
         slots(16, degraded),
@@ -374,15 +448,15 @@ fn some_members() -> impl Strategy<Value = Vec<Member>> {
         prop::sample::select(vec!["eu", "us", "ap", "mars"]),
         prop::sample::select(vec!["chat", "code"]),
         some_health(),
-        prop::bool::weighted(0.8),
+        prop::sample::select(vec![Seen::Well, Seen::Well, Seen::Stale, Seen::Failing]),
         prop::option::of(0..9u32),
         prop::option::of(0..9u32),
     );
     let all = prop::collection::vec(one, 0..12).prop_map(|all| {
         let each = all.into_iter().enumerate().map(|(i, one)| {
-            let (region, pool, health, fresh, slots, running) = one;
+            let (region, pool, health, seen, slots, running) = one;
             with(member(&format!("i-{i:02}"), region), |it| {
-                it.fresh = fresh;
+                it.seen = seen;
                 it.registration_mut().pool = pool.into();
                 it.registration_mut().slots = slots;
                 let report = it.standing_mut().report.as_mut().unwrap();

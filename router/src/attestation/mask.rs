@@ -9,7 +9,7 @@ use std::{
 use mrgc_fleet::model::{EnclaveState, InstanceId, Report, Standing};
 
 use super::board::Board;
-use crate::watch::AttestedPools;
+use crate::ping::AttestedPools;
 
 /// Instances beyond the fleet's that may be remembered before the gone are forgotten.
 const SLACK: usize = 64;

@@ -20,8 +20,20 @@ pub(super) fn read(
         check_routes(&mut layers, &config);
         check_tenants(&mut layers, &config);
     }
+    check_roles(&mut layers, &config);
     check_numbers(&mut layers, &config);
     layers.finish(Some(config))
+}
+
+/// Those that only watch have nothing to watch without a store, and nobody to tell.
+fn check_roles(layers: &mut Layers, config: &Config) {
+    let watches = config.roles.has(Role::Health) || config.roles.has(Role::Failover);
+    if watches && !config.roles.has(Role::Proxy) {
+        layers.require("region", config.region.as_ref());
+        if config.store.is_none() && !config.roles.has(Role::State) {
+            layers.reject("roles", "health and failover without proxy need a [store]");
+        }
+    }
 }
 
 fn check_fleet(layers: &mut Layers, config: &Config) {
@@ -118,20 +130,23 @@ fn check_tenants(layers: &mut Layers, config: &Config) {
     }
 }
 
+pub(super) fn check_seconds(layers: &mut Layers, key: &str, value: f64) {
+    if !(value.is_finite() && (0.01..=86_400.0).contains(&value)) {
+        layers.reject(key, format!("{value} is not within 0.01 and 86400"));
+    }
+}
+
 fn check_numbers(layers: &mut Layers, config: &Config) {
-    let (health, follow) = (&config.health_check, &config.follow);
+    config.health_check.check(layers);
+    config.ejection.check(layers);
+    config.failover.check(layers);
+    let follow = &config.follow;
     for (key, value) in [
-        ("health_check.interval_seconds", health.interval_seconds),
-        ("health_check.timeout_seconds", health.timeout_seconds),
-        ("health_check.stale_after_seconds", health.stale_after_seconds),
-        ("health_check.ping_interval_seconds", health.ping_interval_seconds),
         ("follow.interval_seconds", follow.interval_seconds),
         ("follow.registrations_interval_seconds", follow.registrations_interval_seconds),
         ("metrics.flush_interval_seconds", config.metrics.flush_interval_seconds),
     ] {
-        if !(value.is_finite() && (0.01..=86_400.0).contains(&value)) {
-            layers.reject(key, format!("{value} is not within 0.01 and 86400"));
-        }
+        check_seconds(layers, key, value);
     }
     let limits = &config.limits;
     for (key, value, least, most) in [

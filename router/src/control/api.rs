@@ -18,7 +18,7 @@ use mrgc_fleet::{
 use mrgc_store::StoreError;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, cluster, dry_run, instances, metrics};
+use super::{Context, check, cluster, dry_run, failover, instances, metrics};
 use crate::{
     collect,
     config::{WrittenRegion, is_policy_name},
@@ -44,6 +44,13 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/regions/{id}/health", get(region_health))
         .route("/instances", get(instances::list))
         .route("/instances/{id}", get(instances::one))
+        .route("/instances/{id}/check", post(check::check))
+        .route("/failover", get(failover::overview).post(failover::start))
+        .route("/failover/simulate", post(failover::simulate))
+        .route("/failover/recover", post(failover::recover))
+        .route("/failover/pin", post(failover::pin))
+        .route("/failover/unpin", post(failover::unpin))
+        .route("/failover/history", get(failover::history))
         .route("/cluster", get(cluster::summary))
         .route("/route", post(route))
         .route("/stats", get(stats))
@@ -241,9 +248,14 @@ struct StatsBody {
     /// `None` without a store.
     measurements: Option<collect::Counts>,
     policies: Vec<Status>,
+    /// `None` where nobody can tell.
+    total_failovers: Option<u64>,
+    /// From the first sign of a failure, or the order, until the traffic had moved.
+    average_duration_ms: Option<f64>,
 }
 
 async fn stats(State(context): State<Arc<Context>>) -> Json<StatsBody> {
+    let failovers = context.failover.status().await.ok().map(|status| status.summary);
     let fleet = context.conductor.fleet();
     let snapshot = &fleet.snapshot;
     let healthy = |region: &&Region| health_of(&context, &region.id).status != "unhealthy";
@@ -270,6 +282,8 @@ async fn stats(State(context): State<Arc<Context>>) -> Json<StatsBody> {
         requests: context.threads.totals(),
         measurements: context.collection.as_ref().map(|collection| collection.counts()),
         policies: statuses(&context),
+        total_failovers: failovers.as_ref().map(|summary| summary.total_failovers),
+        average_duration_ms: failovers.and_then(|summary| summary.average_duration_ms),
     })
 }
 

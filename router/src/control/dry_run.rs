@@ -260,6 +260,7 @@ fn rank(
         picker: routing::Picker::Best,
         seed: at.seed,
         attempts: routing::MAX_ATTEMPTS,
+        panic: false,
     };
     let slots = fleet.slots(view);
     let now_ms = context.clock.now_ms();

@@ -63,7 +63,7 @@ impl InstanceStatus {
             ready: known.is_some_and(|known| known.ready),
             in_flight: live.map(|live| live.in_flight),
             requests: here.map(|known| known.slot.sent()),
-            ejected: live.map(|live| live.masked),
+            ejected: here.map(|known| known.slot.is_ejected(now_ms)),
             attestation,
             standing: standing.clone(),
         }

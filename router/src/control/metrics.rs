@@ -6,7 +6,11 @@ use mrgc_fleet::{model::EnclaveState, snapshot::Level};
 use mrgc_store::ReadingFrom;
 
 use super::Context;
-use crate::{data::LATENCY_BOUNDS_MS, health, policies::Status};
+use crate::{
+    data::{EJECTION_CAUSES, LATENCY_BOUNDS_MS},
+    health,
+    policies::Status,
+};
 
 /// An exposition under construction.
 #[derive(Debug, Default)]
@@ -126,7 +130,14 @@ fn requests(text: &mut Exposition, context: &Context) {
             "Attempts that could not connect.",
             totals.connect_failures,
         ),
-        ("mrgc_router_ejections_total", "Candidates taken out on live evidence.", totals.ejections),
+        (
+            "mrgc_router_abandoned_attempts_total",
+            "Attempts given up because who they waited for was gone.",
+            totals.abandoned,
+        ),
+        ("mrgc_router_trials_total", "Attempts that tried out an ejected candidate.", totals.trials),
+        ("mrgc_router_moved_total", "Requests moved away from a region that fails.", totals.moved),
+        ("mrgc_router_shed_total", "Requests that no region had room for.", totals.shed),
         (
             "mrgc_router_peer_requests_total",
             "Requests forwarded to another region's router.",
@@ -144,6 +155,11 @@ fn requests(text: &mut Exposition, context: &Context) {
         ),
     ] {
         text.single(name, "counter", help, value as f64);
+    }
+    let name = "mrgc_router_ejections_total";
+    let mut ejections = text.family(name, "counter", "Candidates taken out on live evidence.");
+    for (cause, count) in EJECTION_CAUSES.iter().zip(totals.ejections) {
+        ejections.sample(&[("cause", cause.as_str())], count as f64);
     }
     let mut responses =
         text.family("mrgc_router_responses_total", "counter", "Responses by class of status.");
@@ -214,7 +230,7 @@ fn fleet(text: &mut Exposition, context: &Context) {
             "mrgc_instance_ejected",
             "gauge",
             "1 while this router's own evidence keeps it out.",
-            &|i| f64::from(u8::from(instances[i].1.live(now_ms).masked)),
+            &|i| f64::from(u8::from(instances[i].1.is_ejected(now_ms))),
         ),
         ("mrgc_instance_attested", "gauge", "1 while its enclave is verified.", &|i| {
             f64::from(u8::from(instances[i].0.enclave == EnclaveState::Attested))

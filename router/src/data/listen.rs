@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    flight::{Clock, label},
+    flight::{Clock, Signs, label},
     health::HealthBoard,
     policies::{Deck, Handle},
 };
@@ -94,6 +94,7 @@ pub struct Inputs {
     pub clock: Clock,
     /// This process's number, see [`node`].
     pub node: u32,
+    pub signs: Signs,
     /// Where measurements go; `None` where nobody collects them.
     pub measurements: Option<mpsc::Sender<Batch>>,
 }
@@ -105,7 +106,7 @@ pub fn start(
     inputs: Inputs,
     shutdown: &watch::Receiver<bool>,
 ) -> io::Result<Threads> {
-    let Inputs { config, conductor, health, clock, node, measurements } = inputs;
+    let Inputs { config, conductor, health, clock, node, signs, measurements } = inputs;
     let common = Common {
         home_label: label(config.home().as_str()),
         home: config.home(),
@@ -115,6 +116,7 @@ pub fn start(
         clock,
         health,
         node,
+        signs,
         measurements,
     };
     let address = listeners.first().map_or(Ok(common.config.listen.data), |l| l.local_addr())?;
@@ -148,6 +150,7 @@ async fn run(
     let mut tick = pin!(sleep(alarm::tick()));
     let shard = Rc::new(Shard::new(thread, common, stats, deck));
     let open = Rc::new(());
+    let mut losses = shard.common.signs.losses();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
@@ -155,9 +158,10 @@ async fn run(
             Some(deck) = decks.recv() => shard.take(deck),
             () = &mut tick => {
                 tick.set(sleep(alarm::tick()));
-                Stats::count(&shard.stats.turns);
-                shard.meter.tick(alarm::now());
+                shard.turned();
             }
+            // Whoever waits for a region that is gone looks elsewhere.
+            Ok(()) = losses.changed() => alarm::ring_all(),
             _ = sweep.tick() => shard.idle.borrow_mut().sweep(),
             accepted = listener.accept() => match accepted {
                 Ok(_) if Rc::strong_count(&open) > most => Stats::count(&shard.stats.connections_refused),
@@ -183,7 +187,7 @@ async fn run(
     let ended = async {
         while Rc::strong_count(&open) > 1 {
             sleep(alarm::tick()).await;
-            shard.meter.tick(alarm::now());
+            shard.turned();
         }
     };
     if tokio::time::timeout(drain, ended).await.is_err() {

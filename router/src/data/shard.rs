@@ -9,8 +9,9 @@ use std::{
 
 use http::HeaderValue;
 use mrgc_fleet::{
+    health::{Change, Outcome},
     model::{PoolId, RegionId, Request},
-    routing::{self, Attempts, NoRoute, Question, Scratch},
+    routing::{self, Attempts, MAX_ATTEMPTS, NoRoute, Question, Scratch, Trail},
     snapshot::{Candidate, Level, View},
 };
 use tokio::sync::mpsc;
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    flight::{Clock, FleetView, Slot, label},
+    flight::{Clock, FleetView, Permit, Signs, Slot, label},
     health::HealthBoard,
     policies::{Deck, Handle, RouteTable, translate::Moment},
 };
@@ -43,6 +44,7 @@ pub(super) struct Common {
     pub tenants: Arc<HashMap<[u8; 32], usize>>,
     /// Starts every decision's id, so that two routers' never meet.
     pub node: u32,
+    pub signs: Signs,
     /// Where measurements go; `None` where nobody collects them.
     pub measurements: Option<mpsc::Sender<Batch>>,
 }
@@ -57,9 +59,21 @@ pub(super) struct Choice<'a> {
     fleet: &'a Fleet,
     /// What it was chosen from.
     pub view: &'a View,
-    order: Attempts,
+    pub order: Attempts,
+    /// Nobody was eligible, so that evidence was set aside.
+    panic: bool,
     /// The versions that made it, for the response's header.
     pub label: HeaderValue,
+}
+
+/// What a decision is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub route: usize,
+    pub pool: &'a PoolId,
+    pub facts: &'a Request,
+    /// Where nobody is eligible, evidence is set aside.
+    pub may_panic: bool,
 }
 
 /// A candidate to try.
@@ -70,22 +84,48 @@ pub(super) struct Place<'a> {
     index: u32,
     pub candidate: &'a Candidate,
     pub slot: &'a Slot,
+    /// It is tried whatever is held against it, for there is nobody else.
+    is_last_resort: bool,
 }
 
 impl<'a> Choice<'a> {
-    /// The candidates to try, best first.
-    pub fn places(&self) -> impl Iterator<Item = Place<'a>> {
-        let Self { fleet, view, order, .. } = *self;
-        (0..order.as_slice().len()).filter_map(move |nth| {
-            let index = order.as_slice()[nth];
-            Some(Place {
-                fleet,
-                view: view.id,
-                index,
-                candidate: view.candidates.get(index as usize)?,
-                slot: fleet.slot(view.id, index)?,
-            })
+    /// The next candidate to try, by what is known of it by now.
+    pub fn next(
+        &self,
+        cursor: &mut usize,
+        trail: &Trail,
+        facts: &Request,
+        shard: &Shard,
+    ) -> Option<Place<'a>> {
+        let Self { fleet, view, order, panic, .. } = self;
+        let question = Question {
+            view,
+            request: facts,
+            rules: &shard.config().placement,
+            weights: &[],
+            picker: routing::Picker::Best,
+            seed: 0,
+            attempts: 0,
+            panic: *panic,
+        };
+        let now_ms = shard.now_ms();
+        let live = |index| fleet.slot(view.id, index).map(|s| s.live(now_ms)).unwrap_or_default();
+        let index = trail.next(order, cursor, &question, live)?;
+        Some(Place {
+            fleet,
+            view: view.id,
+            index,
+            candidate: view.candidates.get(index as usize)?,
+            slot: fleet.slot(view.id, index)?,
+            is_last_resort: *panic,
         })
+    }
+}
+
+impl<'a> Place<'a> {
+    /// Asks for a place for one attempt, which another request may have taken a moment ago.
+    pub fn admit(&self, now_ms: u64) -> Option<Permit<'a>> {
+        self.slot.admit(self.is_last_resort, now_ms)
     }
 }
 
@@ -128,6 +168,8 @@ pub(super) struct Shard {
     /// Decisions so far, by view.
     numbers: RefCell<Vec<u64>>,
     decisions: Cell<u64>,
+    /// By the router's clock, at the last tick.
+    now_ms: Cell<u64>,
     /// The thread takes no more connections and ends those it has.
     pub stopping: Rc<Cell<bool>>,
     seed: Cell<u64>,
@@ -139,6 +181,7 @@ impl Shard {
         let common = Common { home_label: label(common.home.as_str()), ..common };
         let seed = alarm::unix_ms() ^ (u64::from(common.node) << 32) ^ thread as u64;
         let meter = Meter::new(common.measurements.clone(), alarm::now());
+        let now_ms = Cell::new(common.clock.at_ms(alarm::now()));
         Self {
             thread,
             common,
@@ -150,6 +193,7 @@ impl Shard {
             scratch: RefCell::default(),
             numbers: RefCell::default(),
             decisions: Cell::new(0),
+            now_ms,
             stopping: Rc::default(),
             seed: Cell::new(seed),
         }
@@ -168,6 +212,33 @@ impl Shard {
         self.fleet.borrow().clone()
     }
 
+    /// By the router's clock, and as coarse as the alarms are.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms.get()
+    }
+
+    /// The thread's alarms have ticked.
+    pub fn turned(&self) {
+        Stats::count(&self.stats.turns);
+        self.now_ms.set(self.common.clock.at_ms(alarm::now()));
+        self.meter.tick(alarm::now());
+    }
+
+    /// Tells what came of an attempt.
+    pub fn judge(&self, place: Place<'_>, permit: Permit<'_>, outcome: Outcome) {
+        let Place { fleet, view, candidate, .. } = place;
+        match fleet.judge(view, permit, outcome, self.now_ms()) {
+            Change::None => {}
+            Change::Ejected { cause, until_ms } => {
+                self.stats.ejected(cause);
+                let (cause, for_ms) = (cause.as_str(), until_ms.saturating_sub(self.now_ms()));
+                tracing::warn!(candidate = &*candidate.id, cause, for_ms, "ejected");
+            }
+            Change::Probing => tracing::info!(candidate = &*candidate.id, "tried out"),
+            Change::Rejoined => tracing::info!(candidate = &*candidate.id, "is back"),
+        }
+    }
+
     /// Takes a new deck and gives the old one back.
     pub fn take(&self, deck: Deck) {
         self.fleet.replace(Rc::new(deck.fleet.clone()));
@@ -183,33 +254,30 @@ impl Shard {
     }
 
     /// Asks the route's policies where a request should go: to which region that has the pool, or to
-    /// which of the pool's instances here. `None` where there is no such view. `fleet` is this thread's.
+    /// which of the pool's instances here. `fleet` is this thread's. Where nobody is eligible, evidence is set
+    /// aside, if it may be.
     pub fn decide<'a>(
         &self,
         fleet: &'a Fleet,
-        route: usize,
+        wanted: &Wanted<'_>,
         level: Level,
-        pool: &PoolId,
-        facts: &Request,
         attempts: usize,
-    ) -> Option<Result<Choice<'a>, NoRoute>> {
+    ) -> Result<Choice<'a>, NoRoute> {
+        let Wanted { route, pool, facts, may_panic } = *wanted;
         let deck = &mut *self.deck.borrow_mut();
         let view = match level {
             Level::Region => fleet.snapshot.regions_with(pool),
             Level::Instance => fleet.snapshot.instances_at_home(pool),
-        }?;
-        let table = self.table();
-        if level == Level::Region && self.is_settled(table, route, view) {
-            let (order, label) = (Attempts::only(0), deck.labels[route].clone());
-            return Some(Ok(Choice { fleet, view, order, label }));
-        }
+        };
+        let view = view.ok_or(NoRoute::NoneReady)?;
         let at = Moment {
             number: self.count(view.id),
             time_ms: alarm::unix_ms(),
             seed: self.next_seed(),
         };
+        let table = self.table();
         let part = table.part(route, level);
-        let question = Question {
+        let mut question = Question {
             view,
             request: facts,
             rules: &self.config().placement,
@@ -217,12 +285,11 @@ impl Shard {
             picker: picker(table, route, level),
             seed: at.seed,
             attempts,
+            panic: false,
         };
-        let slots = fleet.slots(view);
-        let clock_ms = self.common.clock.at_ms(alarm::now());
+        let (slots, now_ms) = (fleet.slots(view), self.now_ms());
         let live =
-            |index: u32| slots.get(index as usize).map(|s| s.live(clock_ms)).unwrap_or_default();
-        let unmasked = |index: u32| routing::Live { masked: false, ..live(index) };
+            |index: u32| slots.get(index as usize).map(|s| s.live(now_ms)).unwrap_or_default();
         let mut died = false;
         let seats = &mut deck.seats;
         let mut score = |policy: usize, picks: &[u32], loads: routing::Loads<'_>| {
@@ -236,25 +303,42 @@ impl Shard {
         };
         let scratch = &mut *self.scratch.borrow_mut();
         let mut decided = routing::decide(scratch, &question, live, &mut score);
-        if decided == Err(NoRoute::NoneReady) {
-            // With every candidate ejected, trying one beats refusing.
-            decided = routing::decide(scratch, &question, unmasked, &mut score);
+        if may_panic && decided == Err(NoRoute::NoneReady) {
+            (question.panic, question.attempts) = (true, MAX_ATTEMPTS);
+            decided = routing::decide(scratch, &question, live, &mut score);
         }
         if died {
             self.common.conductor.seat_died(self.thread);
         }
-        let label = &deck.labels[route];
-        let choice = |order| Choice { fleet, view, order, label: label.clone() };
-        Some(decided.map(choice))
+        let (panic, label) = (question.panic, &deck.labels[route]);
+        decided.map(|order| Choice { fleet, view, order, panic, label: label.clone() })
     }
 
     /// Whether there is nothing to decide among regions: home is the only one, and every policy that
     /// would be asked of it is asked of its instances, which carry all its facts, and so is the guard.
-    fn is_settled(&self, table: &RouteTable, route: usize, view: &View) -> bool {
+    pub fn is_settled(&self, fleet: &Fleet, route: usize, pool: &PoolId) -> bool {
+        let (table, view) = (self.table(), fleet.snapshot.regions_with(pool));
         let (regions, instances) =
             (table.part(route, Level::Region), table.part(route, Level::Instance));
-        matches!(view.candidates.as_slice(), [only] if only.region == self.common.home)
+        let regions_there = view.map_or(&[][..], |view| &view.candidates);
+        matches!(regions_there, [only] if only.region == self.common.home)
             && regions.seats.iter().all(|seat| instances.seats.contains(seat))
+    }
+
+    /// This router's requests under way at instances of the pool.
+    pub fn in_flight_at_home(&self, fleet: &Fleet, pool: &PoolId) -> u32 {
+        let instances = fleet.snapshot.instances_at_home(pool);
+        let slots = instances.map_or(&[][..], |view| fleet.slots(view));
+        slots.iter().map(|slot| slot.in_flight()).sum()
+    }
+
+    /// This router's requests under way in a region, an index into a pool's view of regions.
+    pub fn in_flight_in(&self, fleet: &Fleet, view: &View, region: u32) -> u32 {
+        let candidate = view.candidates.get(region as usize);
+        match candidate.is_some_and(|candidate| candidate.region == self.common.home) {
+            true => self.in_flight_at_home(fleet, &view.key.pool),
+            false => fleet.slot(view.id, region).map_or(0, Slot::in_flight),
+        }
     }
 
     fn count(&self, view: u32) -> u64 {
@@ -268,7 +352,7 @@ impl Shard {
         number
     }
 
-    fn next_seed(&self) -> u64 {
+    pub fn next_seed(&self) -> u64 {
         let seed = self.seed.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         self.seed.set(seed);
         seed

@@ -3,6 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::StatusCode;
+use mrgc_fleet::health::Outcome;
+
+/// What takes candidates out.
+pub const EJECTION_CAUSES: [Outcome; 4] =
+    [Outcome::Unreachable, Outcome::ServerError, Outcome::TimedOut, Outcome::Broken];
 
 /// Upper bounds of the latency histogram's buckets; the last one is open.
 pub const LATENCY_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
@@ -17,11 +22,19 @@ pub struct Stats {
     pub requests: AtomicU64,
     pub retries: AtomicU64,
     pub connect_failures: AtomicU64,
-    pub ejections: AtomicU64,
+    /// Attempts given up because who they waited for turned out to be gone.
+    pub abandoned: AtomicU64,
+    pub trials: AtomicU64,
+    /// Requests moved away from a region that fails.
+    pub moved: AtomicU64,
+    /// Requests that no region had room for.
+    pub shed: AtomicU64,
     pub forwarded_to_peers: AtomicU64,
     pub native_decisions: AtomicU64,
     pub client_gone: AtomicU64,
     pub connections_refused: AtomicU64,
+    /// By [`EJECTION_CAUSES`].
+    ejections: [AtomicU64; EJECTION_CAUSES.len()],
     by_class: [AtomicU64; 5],
     /// Time to the response's head.
     latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
@@ -35,7 +48,12 @@ pub struct Totals {
     pub requests: u64,
     pub retries: u64,
     pub connect_failures: u64,
-    pub ejections: u64,
+    pub abandoned: u64,
+    pub trials: u64,
+    pub moved: u64,
+    pub shed: u64,
+    /// By [`EJECTION_CAUSES`].
+    pub ejections: [u64; EJECTION_CAUSES.len()],
     pub forwarded_to_peers: u64,
     pub native_decisions: u64,
     pub client_gone: u64,
@@ -49,6 +67,12 @@ pub struct Totals {
 impl Stats {
     pub fn count(counter: &AtomicU64) {
         add_own(counter, 1);
+    }
+
+    pub fn ejected(&self, cause: Outcome) {
+        if let Some(nth) = EJECTION_CAUSES.iter().position(|other| *other == cause) {
+            add_own(&self.ejections[nth], 1);
+        }
     }
 
     /// Counts a response and the time to its head.
@@ -69,7 +93,10 @@ impl Stats {
                 (&mut sum.requests, &one.requests),
                 (&mut sum.retries, &one.retries),
                 (&mut sum.connect_failures, &one.connect_failures),
-                (&mut sum.ejections, &one.ejections),
+                (&mut sum.abandoned, &one.abandoned),
+                (&mut sum.trials, &one.trials),
+                (&mut sum.moved, &one.moved),
+                (&mut sum.shed, &one.shed),
                 (&mut sum.forwarded_to_peers, &one.forwarded_to_peers),
                 (&mut sum.native_decisions, &one.native_decisions),
                 (&mut sum.client_gone, &one.client_gone),
@@ -78,6 +105,7 @@ impl Stats {
             ] {
                 *to += from.load(Relaxed);
             }
+            add(&mut sum.ejections, &one.ejections);
             add(&mut sum.by_class, &one.by_class);
             add(&mut sum.latency, &one.latency);
         }

@@ -5,12 +5,19 @@ mod head;
 
 use std::{
     cell::RefCell,
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
     rc::Rc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use http::Uri;
+use mrgc_fleet::health::Outcome;
 use rustc_hash::FxHashMap;
+use rustix::io::Errno;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::{alarm, wire::WireError};
@@ -21,15 +28,42 @@ pub(super) use connection::Connection;
 /// we write costs an attempt.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// A machine that vanishes says nothing: after so much silence its kernel is asked, and as often again.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// How long what was sent may go unacknowledged before the connection counts as broken. That of a server which
+/// does not read looks the same once its buffers are full: a long body, which cannot be sent again, is given the
+/// longer time.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+
 /// Why an upstream did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     #[error("cannot connect to {address}: {error}")]
     Connect { address: String, error: String },
+    /// This machine is short of something.
+    #[error("no socket is left to connect to {address}: {error}")]
+    NoSocket { address: String, error: io::Error },
     #[error("{address} did not answer: {error}")]
     Broken { address: String, error: WireError },
+    /// `by_request`: it was the request's own deadline, or its body took the time.
     #[error("{address} did not answer within {ms} ms")]
-    Timeout { address: String, ms: u64 },
+    Timeout { address: String, ms: u64, by_request: bool },
+    #[error("{address} did not answer before its region turned out to be unreachable")]
+    Lost { address: String },
+}
+
+impl SendError {
+    /// What it is to the request. One that was sent to nobody, or to who is gone, has lost nothing by it.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect { .. } | Self::NoSocket { .. } | Self::Lost { .. } => Outcome::Unreachable,
+            Self::Broken { .. } => Outcome::Broken,
+            Self::Timeout { .. } => Outcome::TimedOut,
+        }
+    }
 }
 
 /// The idle connections of a data thread.
@@ -77,31 +111,76 @@ impl Idle {
     }
 }
 
-/// A connection to use, and whether it was used before. `idle` is asked first where `kept` allows it.
+/// How a connection is to be had.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub timeout: Duration,
+    /// One that was used before will do.
+    pub may_reuse: bool,
+    /// The request is too long to be kept, and cannot be sent again.
+    pub is_streamed: bool,
+}
+
+/// A connection to use, and whether it was used before. Connecting ends early where the address `is_lost`.
 pub(super) async fn connection(
     idle: &RefCell<Idle>,
     address: &str,
-    timeout: Duration,
-    kept: bool,
+    terms: Terms,
+    is_lost: impl Fn() -> bool,
 ) -> Result<(Box<Connection>, bool), SendError> {
-    let waiting = if kept { idle.borrow_mut().take(address) } else { None };
+    let waiting = if terms.may_reuse { idle.borrow_mut().take(address) } else { None };
     match waiting {
         Some(connection) => Ok((connection, true)),
-        // Boxed, for it is rare: its room is then not every request's.
-        None => match Box::pin(connect(address, timeout)).await {
-            Ok(stream) => Ok((Box::new(Connection::new(address.into(), stream)), false)),
-            Err(error) => Err(SendError::Connect { address: address.to_owned(), error }),
-        },
+        None => {
+            // Boxed, for it is rare: its room is then not every request's.
+            let stream = Box::pin(connect(address, terms, is_lost)).await?;
+            Ok((Box::new(Connection::new(address.into(), stream)), false))
+        }
     }
 }
 
-async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, String> {
-    let stream = alarm::within(timeout, TcpStream::connect(address))
-        .await
-        .ok_or_else(|| format!("no answer within {} ms", timeout.as_millis()))?
-        .map_err(|e| e.to_string())?;
-    stream.set_nodelay(true).map_err(|e| e.to_string())?;
-    Ok(stream)
+async fn connect(
+    address: &str,
+    terms: Terms,
+    is_lost: impl Fn() -> bool,
+) -> Result<TcpStream, SendError> {
+    let Terms { timeout, is_streamed, .. } = terms;
+    let mut connecting = pin!(TcpStream::connect(address));
+    let unless_lost = poll_fn(|cx| match connecting.as_mut().poll(cx) {
+        Poll::Pending if is_lost() => Poll::Ready(None),
+        stream => stream.map(Some),
+    });
+    let address = || address.to_owned();
+    let Some(connected) = alarm::within(timeout, unless_lost).await else {
+        let error = format!("no answer within {} ms", timeout.as_millis());
+        return Err(SendError::Connect { address: address(), error });
+    };
+    let stream = connected.ok_or_else(|| SendError::Lost { address: address() })?;
+    let prepared = stream.and_then(|stream| {
+        prepare(&stream, if is_streamed { UNREAD_MAX } else { SILENCE_MAX })?;
+        Ok(stream)
+    });
+    prepared.map_err(|error| match is_ours(&error) {
+        true => SendError::NoSocket { address: address(), error },
+        false => SendError::Connect { address: address(), error: error.to_string() },
+    })
+}
+
+/// Whether this machine, and not the other, is why there is no connection.
+fn is_ours(error: &io::Error) -> bool {
+    let short_of = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| short_of.contains(&errno))
+}
+
+fn prepare(stream: &TcpStream, silence: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_INTERVAL)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(silence))
 }
 
 /// `host:port` of an `http://` URL.

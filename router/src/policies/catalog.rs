@@ -14,7 +14,7 @@ use mrgc_fleet::{
         Standing, Timestamp,
     },
     routing::Loads,
-    snapshot::{Builder, Member, View},
+    snapshot::{Builder, Member, Seen, View},
 };
 use mrgc_policy_host::{Engine, Fault, LoadError, Policy};
 
@@ -160,7 +160,7 @@ fn made_up_views() -> Vec<Arc<View>> {
     };
     let member = |id: &str, report: Option<Report>| Member {
         standing: Standing::new(registration(id, &region), report).into(),
-        fresh: true,
+        seen: Seen::Well,
     };
     let members = vec![member("i-known", Some(known)), member("i-unknown", None)];
     let mut builder = Builder::new(region.id.clone());

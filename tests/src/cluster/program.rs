@@ -24,10 +24,19 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// A running program.
 #[derive(Debug)]
 pub struct Program {
-    name: String,
+    start: Start,
     child: Child,
     /// By name, as in `data=127.0.0.1:8000`; a lone address has the empty name.
     addresses: BTreeMap<String, SocketAddr>,
+}
+
+/// How a program is started.
+#[derive(Clone, Debug)]
+struct Start {
+    name: String,
+    path: PathBuf,
+    args: Vec<String>,
+    environment: Vec<(String, String)>,
     log: PathBuf,
 }
 
@@ -46,14 +55,37 @@ impl Program {
         args: &[String],
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let path = binary_path(binary)?;
-        let log = dir.join(format!("{name}.log"));
+        let owned = |(name, value): &(&str, &str)| (String::from(*name), String::from(*value));
+        let start = Start {
+            name: name.to_owned(),
+            path: binary_path(binary)?,
+            args: args.to_owned(),
+            environment: environment.iter().map(owned).collect(),
+            log: dir.join(format!("{name}.log")),
+        };
+        File::create(&start.log)?;
+        start.run(&[]).await
+    }
+
+    /// Starts it again as it was started, after its end; with variables over those of its environment. Its
+    /// log goes on.
+    pub async fn restart(&mut self, environment: &[(&str, &str)]) -> Result<()> {
+        let start = self.start.clone();
+        *self = start.run(environment).await?;
+        Ok(())
+    }
+}
+
+impl Start {
+    async fn run(self, environment: &[(&str, &str)]) -> Result<Program> {
+        let Self { name, path, args, log, .. } = &self;
         let mut child = Command::new(path)
             .args(args)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log)?)
+            .stderr(File::options().append(true).open(log)?)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
@@ -69,16 +101,18 @@ impl Program {
         });
         let Some(line) = listening.await.with_context(|| format!("{name} does not listen"))??
         else {
-            bail!("{name} ended at start:\n{}", std::fs::read_to_string(&log)?);
+            bail!("{name} ended at start:\n{}", std::fs::read_to_string(log)?);
         };
-        Ok(Self { name: name.to_owned(), child, addresses: parse(&line)?, log })
+        Ok(Program { addresses: parse(&line)?, child, start: self })
     }
+}
 
+impl Program {
     pub fn address(&self, name: &str) -> Result<SocketAddr> {
         self.addresses
             .get(name)
             .copied()
-            .with_context(|| format!("{} has no address {name:?}", self.name))
+            .with_context(|| format!("{} has no address {name:?}", self.start.name))
     }
 
     pub fn pid(&self) -> Option<u32> {
@@ -87,7 +121,7 @@ impl Program {
 
     /// What it has written to standard error so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        std::fs::read_to_string(&self.start.log).unwrap_or_default()
     }
 
     /// SIGKILL, and waits for the end.
@@ -97,18 +131,26 @@ impl Program {
 
     /// Sends a signal by name, as in `TERM`, `STOP` or `CONT`.
     pub async fn signal(&self, signal: &str) -> Result<()> {
-        let pid = self.pid().with_context(|| format!("{} has ended", self.name))?;
-        let sent =
-            Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().await?;
-        ensure!(sent.success(), "cannot signal {}", self.name);
-        Ok(())
+        self::signal(signal, [self]).await
     }
 
     /// Waits for its end.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        Ok(ended.with_context(|| format!("{} does not end", self.name))??)
+        Ok(ended.with_context(|| format!("{} does not end", self.start.name))??)
     }
+}
+
+/// Sends one signal to many, in their order and at once.
+pub async fn signal(signal: &str, programs: impl IntoIterator<Item = &Program>) -> Result<()> {
+    let mut kill = Command::new("kill");
+    kill.arg(format!("-{signal}"));
+    for program in programs {
+        let pid = program.pid().with_context(|| format!("{} has ended", program.start.name))?;
+        kill.arg(pid.to_string());
+    }
+    ensure!(kill.status().await?.success(), "cannot send {signal} to all");
+    Ok(())
 }
 
 fn parse(line: &str) -> Result<BTreeMap<String, SocketAddr>> {

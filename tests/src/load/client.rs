@@ -26,6 +26,8 @@ const QUOTE_BYTES: usize = 300;
 pub(super) struct Outcome {
     /// The response's headers, if there was a response.
     pub(super) headers: Option<HeaderMap>,
+    /// When they came.
+    pub(super) head: Option<Instant>,
     pub(super) verdict: Verdict,
     /// When the first event of a stream arrived.
     pub(super) first_event: Option<Instant>,
@@ -43,6 +45,11 @@ impl Outcome {
     pub(super) fn is_unconnected(&self) -> bool {
         matches!(self.verdict, Verdict::Failed(Reason::Connect, _))
     }
+
+    /// Nothing of an answer came: the connection could not be made, was dropped or is silent.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.headers.is_none() && matches!(self.verdict, Verdict::Failed(..))
+    }
 }
 
 type Failed = (Reason, String);
@@ -51,15 +58,25 @@ type Failed = (Reason, String);
 #[derive(Debug)]
 pub(super) struct Client {
     authority: String,
+    /// For an answer's head.
+    head_limit: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
     /// Kept here while an exchange runs, so that a timeout does not lose what it had got.
     headers: Option<HeaderMap>,
+    head: Option<Instant>,
     first_event: Option<Instant>,
 }
 
 impl Client {
-    pub(super) fn new(authority: &str) -> Self {
-        Self { authority: authority.to_owned(), sender: None, headers: None, first_event: None }
+    pub(super) fn new(authority: &str, head_limit: Duration) -> Self {
+        Self {
+            authority: authority.to_owned(),
+            head_limit,
+            sender: None,
+            headers: None,
+            head: None,
+            first_event: None,
+        }
     }
 
     /// Sends one request and reads its whole answer.
@@ -68,8 +85,7 @@ impl Client {
         request: Request<Full<Bytes>>,
         streams: bool,
     ) -> Outcome {
-        self.headers = None;
-        self.first_event = None;
+        (self.headers, self.head, self.first_event) = (None, None, None);
         let verdict = match self.try_exchange(request, streams).await {
             Ok(verdict) => verdict,
             Err((reason, text)) => {
@@ -89,7 +105,9 @@ impl Client {
     }
 
     fn outcome(&mut self, verdict: Verdict) -> Outcome {
-        Outcome { headers: self.headers.take(), verdict, first_event: self.first_event.take() }
+        let (headers, head, first_event) =
+            (self.headers.take(), self.head.take(), self.first_event.take());
+        Outcome { headers, head, verdict, first_event }
     }
 
     async fn try_exchange(
@@ -97,9 +115,14 @@ impl Client {
         request: Request<Full<Bytes>>,
         streams: bool,
     ) -> Result<Verdict, Failed> {
-        let response = self.send(request).await?;
+        let limit = self.head_limit;
+        let response =
+            tokio::time::timeout(limit, self.send(request)).await.unwrap_or_else(|_| {
+                Err((Reason::Timeout, format!("nothing came within {} ms", limit.as_millis())))
+            })?;
         let status = response.status();
         self.headers = Some(response.headers().clone());
+        self.head = Some(Instant::now());
         if !status.is_success() {
             let is_shed = status == StatusCode::SERVICE_UNAVAILABLE
                 && response.headers().contains_key(RETRY_AFTER);

@@ -31,6 +31,8 @@ attempts = 99                        # limits.attempts
 head_bytes = -1                      # limits.head_bytes
 [health_check]
 interval_seconds = 0                 # health_check.interval_seconds
+[ejection]                           # trial_requests
+trial_requests = 0
 [peers]
 key = "short"                        # peers.key
 [[regions]]                          # ftp://x

@@ -11,6 +11,7 @@ mod cluster_load;
 mod config;
 mod control_api;
 mod dry_run;
+mod failing;
 mod http1;
 mod outage;
 mod peers;

@@ -69,6 +69,12 @@ impl Setup {
         self
     }
 
+    /// More of what was said last, as TOML.
+    pub(crate) fn and(mut self, toml: &str) -> Self {
+        self.toml += toml;
+        self
+    }
+
     /// A further region, whose router is at `address`.
     pub(crate) fn region(mut self, id: &str, address: SocketAddr, frameworks: &[&str]) -> Self {
         self.toml += &format!(

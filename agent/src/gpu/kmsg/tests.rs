@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
+use std::{io::Write, time::Instant};
+
 use proptest::prelude::*;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 use crate::{
@@ -87,6 +90,33 @@ fn a_log_that_cannot_be_read_has_a_reason() {
     let (outbox, _inbox) = mpsc::channel(4);
     let reason = follow(Path::new("/nowhere/kmsg"), &outbox).unwrap_err();
     assert!(reason.starts_with("/nowhere/kmsg cannot be read: No such file"), "{reason}");
+}
+
+/// As the kernel's log does, a pipe whose writer is there says at its end that more may come.
+#[test]
+fn a_log_at_its_end_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kmsg");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    // Both ends, so that opening waits for nobody.
+    let mut log = File::options().read(true).write(true).open(&path).unwrap();
+    log.write_all(b"6,6,1999000000,-;a\n").unwrap();
+    let (outbox, mut inbox) = mpsc::channel(4);
+    let reader = thread::spawn(move || follow(&path, &outbox));
+    let begun = inbox.blocking_recv().unwrap();
+    assert!(matches!(begun[..], [Observation::Source(Source::KernelLog, _)]), "{begun:?}");
+
+    thread::sleep(2 * END_PAUSE);
+    let written = Instant::now();
+    log.write_all(XID_79.as_bytes()).unwrap();
+    let seen = inbox.blocking_recv().unwrap();
+    assert!(matches!(seen[..], [Observation::Xid(_)]), "{seen:?}");
+    let wait = Duration::try_from(RECORD_WAIT).unwrap();
+    assert!(written.elapsed() < wait / 2, "it is not waited for, but looked at again");
+
+    drop(inbox);
+    log.write_all(XID_79.as_bytes()).unwrap();
+    assert_eq!(reader.join().unwrap(), Ok(()), "nobody listens");
 }
 
 proptest! {

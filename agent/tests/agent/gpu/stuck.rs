@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time;
 
 use super::{Machine, fitness_becomes};
-use crate::support::{ModelServer, Setup};
+use crate::support::{Agent, ModelServer, Setup};
 
 /// A round that takes longer counts as hung.
 const IMPATIENT: [(&str, &str); 1] = [("MRGC_AGENT__GPU__DEADLINE_MS", "200")];
@@ -75,6 +75,31 @@ async fn whichever_call_hangs_is_named() {
     // Events have a thread of their own.
     machine.say("hang nvmlEventSetWait_v2");
     agent.health_when("sampled", |_, body| body["checks"]["gpu"]["status"] == "ok").await;
+}
+
+async fn cpu_seconds(agent: &Agent) -> f64 {
+    let metrics = agent.metrics().await;
+    let mut told =
+        metrics.lines().filter_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+    told.next().unwrap().parse().unwrap()
+}
+
+/// Nothing happened, says NVML each time, and did not wait for it.
+#[tokio::test]
+async fn a_wait_for_events_that_does_not_wait_keeps_no_core_busy() {
+    const TIMEOUT: &str = "fail nvmlEventSetWait_v2 10";
+    const MEASURED_FOR: Duration = Duration::from_secs(1);
+    let server = ModelServer::start().await;
+    let machine = Machine::new(TIMEOUT);
+    let agent = machine.start(&server).await;
+    let before = cpu_seconds(&agent).await;
+    time::sleep(MEASURED_FOR).await;
+    let used = cpu_seconds(&agent).await - before;
+    assert!(used < MEASURED_FOR.as_secs_f64() / 2.0, "{used} s of CPU");
+    let body = fitness_becomes(&agent, "fit").await;
+    assert_eq!(body["gpus"]["xid_sources"]["nvml_events"]["status"], "ok");
+    machine.say("xid 0 95");
+    fitness_becomes(&agent, "unfit").await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mrgc_fleet::{
     histogram::Histogram,
     model::{Health, Lifecycle, Registration, Report, Standing, Timestamp},
-    snapshot::{Builder, Member},
+    snapshot::{Builder, Member, Seen},
 };
 
 use super::*;
@@ -29,7 +29,7 @@ fn snapshot(standings: Vec<Standing>) -> Snapshot {
         serde_json::from_value(serde_json::json!({ "region_id": id, "endpoint": endpoint }))
             .unwrap()
     });
-    let member = |standing| Member { standing: Arc::new(standing), fresh: true };
+    let member = |standing| Member { standing: Arc::new(standing), seen: Seen::Well };
     let members = standings.into_iter().map(member).collect();
     Builder::new(HOME.into()).build(Timestamp(0), regions.into(), members, &BTreeMap::new())
 }

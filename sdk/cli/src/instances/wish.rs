@@ -72,6 +72,7 @@ pub(crate) async fn run(args: &Args, state: DesiredState) -> Result<Verdict> {
             state,
             reason: Some(reason.clone()),
             operator: Some(operator.clone()),
+            automatic: false,
             at: now(),
             writer_region: fleet.store.aws_region().into(),
             stamp: Stamp::default(),

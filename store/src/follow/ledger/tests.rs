@@ -46,6 +46,7 @@ fn desired(id: &str, state: DesiredState) -> Desired {
         state,
         reason: None,
         operator: None,
+        automatic: false,
         at: Timestamp(0),
         writer_region: "r".into(),
         stamp: Stamp { epoch: 0, sequence: 1 },

@@ -71,7 +71,7 @@ impl Scripted {
         Ok(Self { address, seen, _serving: serving })
     }
 
-    /// Requests read so far, whole ones.
+    /// Requests read so far, whole ones. Pings are none.
     pub(crate) fn requests(&self) -> usize {
         self.seen.requests.load(Relaxed)
     }
@@ -102,7 +102,7 @@ async fn serve(mut stream: TcpStream, answer: &str, seen: &Seen) -> io::Result<(
             return Ok(());
         }
     }
-    seen.requests.fetch_add(1, Relaxed);
+    seen.requests.fetch_add(usize::from(!head.starts_with("get /health ")), Relaxed);
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await
 }

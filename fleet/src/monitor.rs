@@ -1,0 +1,377 @@
+//! A router's watch over the fleet: all evidence in; one view, and the deeds that follow from it, out.
+//!
+//! ```text
+//!  store read ───► freshness ─┐                  ┌─► snapshot, with the share that stays in each region
+//!  probe results ► probes ────┼─► members ─► tally
+//!  pongs ────────► peers ─────┤                  └─► failover: a state for each region
+//!  ejections ─────────────────┘                            │
+//!  operators' orders, the lease holder's word ─────────────┤
+//!                                                          ▼
+//!                                   deeds of a lease's holder: drain, replace, record
+//! ```
+//!
+//! The router's shell and the simulator feed the same machine, so what is simulated is what runs. Every
+//! router judges for itself, at once and by what it sees; a lease decides only who writes.
+
+mod deeds;
+mod tally;
+
+use std::{collections::{BTreeMap, VecDeque}, sync::Arc};
+
+use crate::{
+    failover::{Evidence, FailoverEvent, Handler, Output, RegionOrder, RegionRecord, Thresholds},
+    health::{Freshness, PeerConfig, Peers, ProbeConfig, ProbeResult, Probes, Verdict},
+    model::{InstanceId, Lifecycle, Region, RegionId, Standing, Timestamp},
+    snapshot::{Builder, Member, Seen, Snapshot},
+};
+
+pub use deeds::{Deed, Epochs};
+use deeds::Ledger;
+use tally::{Tallies, Tally};
+
+/// Failovers' events that wait to be written; the oldest goes first.
+const MAX_EVENTS: usize = 256;
+const REMEDIES_EVERY_MS: u64 = 1_000;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub home: RegionId,
+    /// Who this router is, in records and wishes.
+    pub router: String,
+    /// An instance whose reports stop for this long is not fresh.
+    pub stale_after_ms: u64,
+    pub probes: ProbeConfig,
+    pub peers: PeerConfig,
+    pub thresholds: Thresholds,
+    /// Of a pool, the share that may be drained because its probes fail.
+    pub max_drained_share: f64,
+}
+
+/// What was read of the store.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    pub regions: Vec<Region>,
+    /// One that did not change is the same allocation as before.
+    pub standings: Vec<Arc<Standing>>,
+    pub orders: Vec<RegionOrder>,
+    /// What the lease holder of this region says of each.
+    pub records: Vec<RegionRecord>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Monitor {
+    settings: Settings,
+    freshness: Freshness,
+    probes: Probes,
+    peers: Peers,
+    handler: Handler,
+    builder: Builder,
+    ledger: Ledger,
+    regions: Vec<Region>,
+    heard: Vec<Heard>,
+    /// By the cloud's word, with what is wrong.
+    impaired: BTreeMap<InstanceId, String>,
+    tallies: Tallies,
+    /// Instances of home that are ready and that live requests have ejected.
+    ejected: u32,
+    /// Since when there has been a sign of trouble in a region, for how long its failover took.
+    signs: BTreeMap<RegionId, u64>,
+    /// Of failovers, until a lease holder takes them to write them.
+    events: VecDeque<FailoverEvent>,
+    /// When home's instances are looked through next for some to drain or to release.
+    remedies_ms: u64,
+    /// Something that a snapshot shows has changed since the last one.
+    is_changed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Condition<'a> {
+    Unknown,
+    Well,
+    Failing { reason: &'a str },
+}
+
+impl<'a> Condition<'a> {
+    fn new(impaired: Option<&'a String>, verdict: &'a Verdict) -> Self {
+        match (impaired, verdict) {
+            (Some(reason), _) | (None, Verdict::Unhealthy { reason, .. }) => Self::Failing { reason },
+            (None, Verdict::Healthy) => Self::Well,
+            (None, Verdict::Unknown) => Self::Unknown,
+        }
+    }
+}
+
+/// An instance as it was read.
+#[derive(Debug)]
+struct Heard {
+    standing: Arc<Standing>,
+    is_fresh: bool,
+}
+
+/// A probe to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeDue {
+    pub id: InstanceId,
+    /// `host:port` of its agent.
+    pub address: String,
+}
+
+/// A ping to send to another region's router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PingDue {
+    pub region: RegionId,
+    /// Its routers' URL.
+    pub endpoint: String,
+    pub number: u64,
+}
+
+impl Monitor {
+    /// Nothing is known before the first read.
+    pub fn new(settings: Settings, at: Timestamp) -> Self {
+        Self {
+            freshness: Freshness::new(settings.stale_after_ms),
+            probes: Probes::new(settings.probes),
+            peers: Peers::new(settings.peers),
+            handler: Handler::new(settings.home.clone(), settings.thresholds, at),
+            builder: Builder::new(settings.home.clone()),
+            ledger: Ledger::default(),
+            regions: Vec::new(),
+            heard: Vec::new(),
+            impaired: BTreeMap::new(),
+            tallies: Tallies::new(),
+            ejected: 0,
+            signs: BTreeMap::new(),
+            events: VecDeque::new(),
+            remedies_ms: 0,
+            is_changed: true,
+            settings,
+        }
+    }
+
+    /// The store was read, as it is every `interval_ms`.
+    pub fn read(&mut self, reading: Reading, interval_ms: u64, now_ms: u64) {
+        let Reading { regions, standings, orders, records } = reading;
+        self.freshness.look(&standings, interval_ms, now_ms);
+        let hear = |standing: Arc<Standing>| {
+            let is_fresh = self.freshness.is_fresh(&standing, now_ms);
+            Heard { standing, is_fresh }
+        };
+        self.heard = standings.into_iter().map(hear).collect();
+        let home = &self.settings.home;
+        let probed = self.heard.iter().filter(|heard| is_probed(&heard.standing, home));
+        self.probes.keep(probed.map(|heard| &heard.standing.registration.id), now_ms);
+        let elsewhere = regions.iter().map(|r| &r.id).filter(|id| **id != self.settings.home);
+        self.peers.keep(elsewhere, now_ms);
+        self.handler.keep(regions.iter().map(|region| &region.id));
+        self.regions = regions;
+        for order in orders {
+            self.handler.order(order, now_ms);
+        }
+        for record in records {
+            self.handler.record(record, now_ms);
+        }
+        self.recount();
+    }
+
+    /// An operator wants something of a region.
+    pub fn order(&mut self, order: RegionOrder, now_ms: u64) {
+        self.handler.order(order, now_ms);
+    }
+
+    /// Whom to probe now. The end of each is told to [`Self::probed`].
+    pub fn probes_due(&mut self, now_ms: u64) -> Vec<ProbeDue> {
+        let due = self.probes.due(now_ms);
+        let address = |id: InstanceId| {
+            let heard = self.heard.iter().find(|h| h.standing.registration.id == id)?;
+            Some(ProbeDue { id, address: heard.standing.registration.health_address.clone() })
+        };
+        due.into_iter().filter_map(address).collect()
+    }
+
+    /// A probe ended. `answered_since`: the instance answered requests since the probe before.
+    pub fn probed(
+        &mut self,
+        id: &InstanceId,
+        result: ProbeResult,
+        answered_since: bool,
+        now_ms: u64,
+    ) -> Option<Verdict> {
+        let verdict = self.probes.handle(id, result, answered_since, now_ms)?;
+        self.recount();
+        Some(verdict)
+    }
+
+    /// The instances whose machines the cloud calls impaired, in place of those that it did before.
+    pub fn impaired(&mut self, impaired: BTreeMap<InstanceId, String>) {
+        if self.impaired != impaired {
+            self.impaired = impaired;
+            self.recount();
+        }
+    }
+
+    /// The pings to send now. The end of each is told to [`Self::pinged`].
+    pub fn pings_due(&mut self, now_ms: u64) -> Vec<PingDue> {
+        let due = self.peers.due(now_ms);
+        let ping = |(region, number)| {
+            let endpoint = self.regions.iter().find(|r| r.id == region)?.endpoint.clone();
+            Some(PingDue { region, endpoint, number })
+        };
+        due.into_iter().filter_map(ping).collect()
+    }
+
+    /// A ping ended: its round trip, or `None` where it failed.
+    pub fn pinged(&mut self, region: &RegionId, number: u64, rtt_ms: Option<f64>, now_ms: u64) {
+        let change = match rtt_ms {
+            Some(rtt_ms) => self.peers.pong(region, number, rtt_ms),
+            None => {
+                self.signs.entry(region.clone()).or_insert(now_ms);
+                self.peers.miss(region, number)
+            }
+        };
+        self.is_changed |= change.is_some();
+    }
+
+    /// Whether a region's routers do not answer.
+    pub fn is_unreachable(&self, region: &RegionId) -> bool {
+        self.peers.is_ejected(region)
+    }
+
+    /// Judges the regions by all that is known. `ejected`: how many of home's ready instances live requests
+    /// have ejected. Returns what has happened, for the log.
+    pub fn evaluate(&mut self, ejected: u32, now_ms: u64, at: Timestamp) -> Vec<Output> {
+        for region in self.peers.tick(now_ms) {
+            self.signs.entry(region).or_insert(now_ms);
+        }
+        if ejected > 0 && self.ejected == 0 {
+            self.signs.entry(self.settings.home.clone()).or_insert(now_ms);
+        }
+        self.ejected = ejected;
+        for region in &self.regions {
+            let Tally { ready, all } = self.tallies.get(&region.id).copied().unwrap_or_default();
+            let is_home = region.id == self.settings.home;
+            let evidence = Evidence {
+                healthy: if is_home { ready.saturating_sub(ejected) } else { ready },
+                all,
+                reachable: !self.peers.is_ejected(&region.id),
+            };
+            let sign_ms = self.signs.get(&region.id).copied().unwrap_or(now_ms);
+            self.handler.evidence(&region.id, evidence, sign_ms, now_ms);
+            if evidence.reachable && evidence.ratio().is_none_or(|ratio| ratio >= 1.0) {
+                self.signs.remove(&region.id);
+            }
+        }
+        let outputs = self.handler.tick(now_ms, at);
+        for output in &outputs {
+            match output {
+                Output::Changed { .. } => self.is_changed = true,
+                Output::Event(event) => {
+                    if self.events.len() == MAX_EVENTS {
+                        self.events.pop_front();
+                    }
+                    self.events.push_back(event.clone());
+                }
+            }
+        }
+        outputs
+    }
+
+    /// The fleet as it is seen now. `mask` may replace what is said of an instance by what is known of it.
+    pub fn compose(
+        &mut self,
+        at: Timestamp,
+        mut mask: impl FnMut(&Arc<Standing>) -> Arc<Standing>,
+    ) -> Snapshot {
+        let members = self.members().map(|m| Member { standing: mask(&m.standing), ..m }).collect();
+        let rtt_ms = |id: &RegionId| Some((id.clone(), self.peers.rtt_ms(id)?));
+        let rtt_ms = self.regions.iter().filter_map(|region| rtt_ms(&region.id)).collect();
+        let mut snapshot = self.builder.build(at, self.regions.clone(), members, &rtt_ms);
+        snapshot.steering = Arc::new(self.handler.steering(&snapshot));
+        snapshot
+    }
+
+    /// What the holder of the leases is to do now.
+    pub fn deeds(&mut self, epochs: Epochs, now_ms: u64, at: Timestamp) -> Vec<Deed> {
+        self.handler.lead(epochs.failover, now_ms);
+        let mut deeds = Vec::new();
+        if epochs.health.is_some() && now_ms >= self.remedies_ms {
+            self.remedies_ms = now_ms + REMEDIES_EVERY_MS;
+            let here = |heard: &&Heard| heard.standing.registration.region == self.settings.home;
+            let conditions = self.heard.iter().filter(here).map(|Heard { standing, .. }| {
+                let id = &standing.registration.id;
+                (standing, Condition::new(self.impaired.get(id), self.probes.verdict(id)))
+            });
+            let conditions: Vec<_> = conditions.collect();
+            deeds = self.ledger.remedies(self.settings.max_drained_share, &conditions, now_ms);
+        }
+        if let Some(epoch) = epochs.failover {
+            let writer = (&self.settings.home, self.settings.router.as_str());
+            let statuses = self.handler.status();
+            deeds.extend(self.ledger.records(writer, statuses, epoch, (now_ms, at)));
+            deeds.extend(self.events.drain(..).map(Deed::Event));
+        }
+        deeds
+    }
+
+    /// When something changes by itself.
+    pub fn next_ms(&self, now_ms: u64) -> u64 {
+        let others = [self.probes.next_ms(), self.peers.next_ms()].into_iter().flatten();
+        others.fold(self.handler.next_ms(now_ms), u64::min)
+    }
+
+    /// Whether a snapshot would show something new; asked once.
+    pub fn take_changes(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
+    }
+
+    pub fn handler(&self) -> &Handler {
+        &self.handler
+    }
+
+    pub fn verdict(&self, id: &InstanceId) -> &Verdict {
+        self.probes.verdict(id)
+    }
+
+    /// Of an instance's probes, in a row.
+    pub fn probe_failures(&self, id: &InstanceId) -> u32 {
+        self.probes.failures(id)
+    }
+
+    /// Who this router is, in records and wishes.
+    pub fn router(&self) -> &str {
+        &self.settings.router
+    }
+
+    /// What probes and the cloud say of an instance of home.
+    fn condition(&self, id: &InstanceId) -> Condition<'_> {
+        Condition::new(self.impaired.get(id), self.probes.verdict(id))
+    }
+
+    fn members(&self) -> impl Iterator<Item = Member> {
+        self.heard.iter().map(|Heard { standing, is_fresh }| {
+            let seen = match self.condition(&standing.registration.id) {
+                Condition::Failing { .. } => Seen::Failing,
+                _ if !is_fresh => Seen::Stale,
+                _ => Seen::Well,
+            };
+            Member { standing: standing.clone(), seen }
+        })
+    }
+
+    fn recount(&mut self) {
+        let members: Vec<_> = self.members().collect();
+        self.tallies = tally::tally(&members);
+        self.is_changed = true;
+    }
+}
+
+/// Instances of home that have an agent to ask. One that drains or is quarantined has said what there is to
+/// say; one that a router drained is asked for when it is well again.
+fn is_probed(standing: &Standing, home: &RegionId) -> bool {
+    let registration = &standing.registration;
+    let serves = standing.lifecycle() == Lifecycle::Available || deeds::is_drained(standing);
+    registration.region == *home && !registration.health_address.is_empty() && serves
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! What the holder of a lease does about what the monitor sees.
+//!
+//! A deed follows from the state alone, so a router that takes a lease over, or starts again, does what is
+//! left to do and nothing twice. The state needs a while to show a deed; meanwhile the ledger remembers it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{Condition, tally};
+use crate::{
+    failover::{FailoverEvent, RegionRecord, RegionStatus},
+    model::{DesiredState, InstanceId, Lifecycle, PoolId, RegionId, Stamp, Standing, Timestamp},
+};
+
+/// How often a record is written again though nothing has changed, so that the others know that its writer
+/// lives.
+const RECORD_EVERY_MS: u64 = 2_000;
+/// How long the state has to show a deed before it is done again.
+const SHOWN_WITHIN_MS: u64 = 15_000;
+/// Instances that are drained at one evaluation; the others have their turn at the next.
+const MAX_DRAINS: usize = 32;
+
+/// Something to be written, by the holder of a lease.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Deed {
+    /// Its probes fail: drain the instance, and ask for another in its place.
+    Replace { instance: Arc<Standing>, reason: String },
+    /// An instance that a router drained passes its probes again: let it serve.
+    Release { instance: Arc<Standing> },
+    Record(RegionRecord),
+    Event(FailoverEvent),
+}
+
+/// The epochs of the leases that this router holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epochs {
+    /// To drain and replace instances.
+    pub health: Option<u64>,
+    /// To write what is found of the regions.
+    pub failover: Option<u64>,
+}
+
+/// What was done that the state may not show yet.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    wished: HashMap<InstanceId, (DesiredState, u64)>,
+    recorded: BTreeMap<RegionId, (RegionStatus, u64)>,
+    stamp: Option<Stamp>,
+}
+
+impl Ledger {
+    /// What to do about home's instances.
+    pub fn remedies(
+        &mut self,
+        max_share: f64,
+        instances: &[(&Arc<Standing>, Condition<'_>)],
+        now_ms: u64,
+    ) -> Vec<Deed> {
+        self.wished.retain(|_, (_, at_ms)| now_ms < *at_ms + SHOWN_WITHIN_MS);
+        let mut pools: BTreeMap<&PoolId, Ward<'_>> = BTreeMap::new();
+        let mut deeds = Vec::new();
+        for (standing, condition) in instances.iter().filter(|(standing, _)| tally::counts(standing)) {
+            let ward = pools.entry(&standing.registration.pool).or_default();
+            ward.instances += 1;
+            match condition {
+                Condition::Failing { reason } => ward.failing.push((standing, reason)),
+                Condition::Well if is_drained(standing) && self.is_new(standing, DesiredState::Serving) => {
+                    self.wish(standing, DesiredState::Serving, now_ms);
+                    deeds.push(Deed::Release { instance: Arc::clone(standing) });
+                }
+                Condition::Well | Condition::Unknown => {}
+            }
+        }
+        for ward in pools.values().filter(|ward| ward.may_be_drained(max_share)) {
+            for (standing, reason) in &ward.failing {
+                let serves = standing.lifecycle() == Lifecycle::Available;
+                if serves && self.is_new(standing, DesiredState::Draining) && deeds.len() < MAX_DRAINS {
+                    self.wish(standing, DesiredState::Draining, now_ms);
+                    let (instance, reason) = (Arc::clone(standing), (*reason).to_owned());
+                    deeds.push(Deed::Replace { instance, reason });
+                }
+            }
+        }
+        deeds
+    }
+
+    /// What to write of the regions as the lease's holder in `epoch`. Where another holds it by now, its
+    /// epoch is higher, and these writes are refused.
+    pub fn records(
+        &mut self,
+        writer: (&RegionId, &str),
+        statuses: Vec<RegionStatus>,
+        epoch: u64,
+        (now_ms, at): (u64, Timestamp),
+    ) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for status in statuses {
+            let last = self.recorded.get(&status.region);
+            let is_due = last.is_none_or(|(last, at_ms)| {
+                last.says_other(&status) || now_ms >= at_ms + RECORD_EVERY_MS
+            });
+            if is_due {
+                let stamp = Stamp::next(self.stamp, epoch);
+                self.stamp = Some(stamp);
+                deeds.push(Deed::Record(RegionRecord::new(&status, writer, stamp, at)));
+                self.recorded.insert(status.region.clone(), (status, now_ms));
+            }
+        }
+        deeds
+    }
+
+    fn is_new(&self, standing: &Standing, wish: DesiredState) -> bool {
+        self.wished.get(&standing.registration.id).is_none_or(|(wished, _)| *wished != wish)
+    }
+
+    fn wish(&mut self, standing: &Standing, wish: DesiredState, now_ms: u64) {
+        self.wished.insert(standing.registration.id.clone(), (wish, now_ms));
+    }
+}
+
+/// A pool's instances at home that should serve.
+#[derive(Default)]
+struct Ward<'a> {
+    instances: usize,
+    failing: Vec<(&'a Arc<Standing>, &'a str)>,
+}
+
+impl Ward<'_> {
+    /// Where much of a pool fails, replacing it would not help: it is the network, the probes' own way, or
+    /// what they all run. One may always be replaced.
+    fn may_be_drained(&self, max_share: f64) -> bool {
+        self.failing.len() <= 1
+            || self.failing.len() as f64 <= self.instances as f64 * max_share
+    }
+}
+
+/// Whether a router drains it.
+pub(super) fn is_drained(standing: &Standing) -> bool {
+    let drains = |desired: &crate::model::Desired| {
+        desired.automatic && desired.state == DesiredState::Draining
+    };
+    standing.desired.as_ref().is_some_and(drains)
+}

@@ -1,0 +1,95 @@
+//! `POST /instances/{id}/check`: a probe by hand.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use mrgc_fleet::{
+    health::{ProbeResult, Verdict},
+    model::{InstanceId, RegionId},
+};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use super::{Context, api::Answer};
+use crate::{probe::Prober, problem::Refusal};
+
+/// Probes by hand at the same time; who comes later waits.
+const AT_ONCE: usize = 8;
+static UNDER_WAY: Semaphore = Semaphore::const_new(AT_ONCE);
+
+/// What a probe by hand found, beside what the router's own probes have. It counts as none of those: an
+/// instance does not become unhealthy by being looked at.
+#[derive(Debug, Serialize)]
+pub(super) struct Check {
+    id: InstanceId,
+    region: RegionId,
+    /// By the router's own probes.
+    status: &'static str,
+    /// Of those, in a row.
+    consecutive_failures: u32,
+    probe: &'static str,
+    /// What was wrong with this probe or, where nothing was, with those that made it unhealthy.
+    detail: Option<String>,
+    /// `None` where it did not pass.
+    response_time_ms: Option<f64>,
+}
+
+pub(super) async fn check(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+) -> Answer<Check> {
+    let id = InstanceId::from(id);
+    let fleet = context.conductor.fleet();
+    let home = &fleet.snapshot.home;
+    let found = fleet.snapshot.instances.iter().find(|standing| standing.registration.id == id);
+    let Some(standing) = found else {
+        return Err(Refusal::NotFound { what: "instance", name: id.to_string() }.into());
+    };
+    let registration = standing.registration.clone();
+    if registration.region != *home {
+        let region = &registration.region;
+        let why = format!("`{id}` is in {region}, and this router in {home}: ask one of {region}");
+        return Err(Refusal::Conflict(why).into());
+    }
+    if registration.health_address.is_empty() {
+        let why = format!("`{id}` has no agent to ask: its registration has no health_address");
+        return Err(Refusal::Conflict(why).into());
+    }
+    let prober = &context.failover.prober;
+    let (result, took) = probe(prober, &registration.health_address).await;
+    let probed = context.failover.probes(id.clone()).await?;
+    let (status, reason) = match probed.verdict {
+        Verdict::Unknown => ("unknown", None),
+        Verdict::Healthy => ("healthy", None),
+        Verdict::Unhealthy { reason, .. } => ("unhealthy", Some(reason)),
+    };
+    let (probe, detail) = match result {
+        ProbeResult::Passed => ("passed", reason),
+        ProbeResult::TimedOut => {
+            ("timed_out", Some(format!("no answer within {} ms", prober.timeout().as_millis())))
+        }
+        ProbeResult::Failed(why) => ("failed", Some(why)),
+    };
+    Ok(Json(Check {
+        id,
+        region: registration.region.clone(),
+        status,
+        consecutive_failures: probed.failures,
+        probe,
+        detail,
+        response_time_ms: (probe == "passed").then(|| took.as_secs_f64() * 1_000.0),
+    }))
+}
+
+async fn probe(prober: &Prober, address: &str) -> (ProbeResult, Duration) {
+    // It is never closed.
+    let _turn = UNDER_WAY.acquire().await;
+    let started = Instant::now();
+    (prober.probe(address).await, started.elapsed())
+}

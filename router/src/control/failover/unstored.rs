@@ -1,0 +1,165 @@
+//! What could not be stored while the store was away: it holds here, and is written when the store is back.
+//!
+//! An order keeps the stamp that it was given here. So it counts as of the moment it was given in: what was
+//! ordered elsewhere since goes before it, and of two orders that did not know of each other the stricter
+//! counts. A router that ends meanwhile takes its unstored orders along; it says so when it stops.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mrgc_fleet::{
+    failover::RegionOrder,
+    model::{RegionId, Timestamp},
+};
+use mrgc_store::{AuditEntry, Store, StoreError};
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+
+/// How long an operator's call waits for the store.
+pub(super) const STORE_DEADLINE: Duration = Duration::from_secs(2);
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// Audit entries that wait; the oldest goes first, and is in the log.
+const MAX_ENTRIES: usize = 256;
+
+/// What somebody did, to be recorded.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    at: Timestamp,
+    operator: String,
+    action: &'static str,
+    subject: String,
+    reason: Option<String>,
+}
+
+impl Entry {
+    pub(super) fn new(action: &'static str, subject: String, order: &RegionOrder) -> Self {
+        let operator = order.operator.clone().unwrap_or_default();
+        Self { at: order.at, operator, action, subject, reason: order.reason.clone() }
+    }
+
+    async fn record(&self, store: &Store) -> Result<(), StoreError> {
+        let entry = AuditEntry {
+            at: self.at,
+            operator: &self.operator,
+            action: self.action,
+            subject: &self.subject,
+            reason: self.reason.as_deref(),
+        };
+        store.record_audit(entry).await.map(drop)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Unstored {
+    kept: Mutex<Kept>,
+    added: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    entries: VecDeque<Entry>,
+    /// The last one of each region: it went above those before.
+    orders: BTreeMap<RegionId, RegionOrder>,
+}
+
+impl Unstored {
+    /// Records what is about to be done, and what waited before it; what cannot be recorded now waits.
+    /// The error says why the store does not take it.
+    pub(super) async fn record(&self, store: Option<&Store>, entry: Entry) -> Result<(), String> {
+        let Some(store) = store else { return Err("this router has no store".to_owned()) };
+        let recorded = timeout(STORE_DEADLINE, async {
+            self.flush(store).await?;
+            entry.record(store).await
+        });
+        let why = match recorded.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the store did not answer within {} s", STORE_DEADLINE.as_secs()),
+        };
+        let mut kept = self.lock();
+        if kept.entries.len() == MAX_ENTRIES {
+            kept.entries.pop_front();
+        }
+        kept.entries.push_back(entry);
+        drop(kept);
+        self.added.notify_one();
+        Err(why)
+    }
+
+    /// An order to be written when the store is back.
+    pub(super) fn keep(&self, order: RegionOrder) {
+        self.lock().orders.insert(order.region.clone(), order);
+        self.added.notify_one();
+    }
+
+    /// How many orders wait.
+    pub(super) fn orders(&self) -> usize {
+        self.lock().orders.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        let kept = self.lock();
+        kept.entries.is_empty() && kept.orders.is_empty()
+    }
+
+    /// Writes what waits, in order, up to what the store does not take.
+    async fn flush(&self, store: &Store) -> Result<(), StoreError> {
+        loop {
+            let Some(entry) = self.lock().entries.front().cloned() else { break };
+            // Where the process ends in between, it is recorded twice rather than not at all.
+            entry.record(store).await?;
+            self.lock().entries.pop_front();
+        }
+        loop {
+            let Some(order) = self.lock().orders.values().next().cloned() else { return Ok(()) };
+            let in_force = store.put_late_region_order(&order).await?;
+            if in_force != order {
+                let (region, by) = (&order.region, in_force.operator.as_deref());
+                tracing::warn!(%region, by, "an order given without the store was superseded");
+            }
+            let mut kept = self.lock();
+            if kept.orders.get(&order.region) == Some(&order) {
+                kept.orders.remove(&order.region);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes what waits as soon as the store takes it, until `shutdown` turns true.
+pub(crate) async fn write(
+    failover: super::Failover,
+    store: Store,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let unstored: &Arc<Unstored> = &failover.unstored;
+    let writing = async {
+        loop {
+            unstored.added.notified().await;
+            while !unstored.is_empty() {
+                sleep(TRY_AGAIN).await;
+                let _turn = failover.turn.lock().await;
+                if let Err(error) = unstored.flush(&store).await {
+                    tracing::warn!(%error, "orders wait for the store");
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = writing => {}
+        _ = shutdown.wait_for(|stop| *stop) => {
+            let orders = unstored.orders();
+            if orders > 0 {
+                tracing::warn!(orders, "stopped with orders that the store did not take");
+            }
+        }
+    }
+}

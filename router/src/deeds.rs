@@ -1,0 +1,216 @@
+//! Doing in the store what the monitor found, while this router holds the lease for it.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use mrgc_fleet::{
+    model::{Desired, DesiredState, RegionId, Replacement, ReplacementOutcome, Stamp, Standing},
+    monitor::{Deed, Epochs},
+};
+use mrgc_store::{AuditEntry, LeaseKeeper, Store, StoreError};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::{
+    config::{Config, Role},
+    sync::wall_clock,
+};
+
+/// Deeds that wait. At the bound they are dropped and counted: the monitor finds again what is left to do.
+const WAITING: usize = 256;
+/// Of a deed, which is a few writes.
+const LIMIT: Duration = Duration::from_secs(10);
+/// History that waits for the store to come back; the oldest goes first.
+const UNWRITTEN: usize = 256;
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// Holds the leases of this router's roles and does what their holder must.
+#[derive(Debug, Default)]
+pub struct Doer {
+    health: Option<LeaseKeeper>,
+    failover: Option<LeaseKeeper>,
+    waiting: Option<mpsc::Sender<Deed>>,
+    dropped: AtomicU64,
+}
+
+impl Doer {
+    /// Contends for the leases from now on. `router` is who this is, for people.
+    pub fn start(store: &Store, config: &Config, router: &str) -> Self {
+        let keep = |role: Role, name: &str| {
+            let lease = format!("{name}/{}", config.home());
+            let has = config.roles.has(role);
+            has.then(|| store.keep_lease(&lease, router, config.failover.lease()))
+        };
+        let (waiting, deeds) = mpsc::channel(WAITING);
+        let worker = Worker {
+            store: store.clone(),
+            home: config.home(),
+            router: router.to_owned(),
+            unwritten: VecDeque::new(),
+        };
+        tokio::spawn(worker.run(deeds));
+        Self {
+            health: keep(Role::Health, "health"),
+            failover: keep(Role::Failover, "failover"),
+            waiting: Some(waiting),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    pub fn epochs(&self) -> Epochs {
+        let epoch = |keeper: &Option<LeaseKeeper>| keeper.as_ref().and_then(LeaseKeeper::epoch);
+        Epochs { health: epoch(&self.health), failover: epoch(&self.failover) }
+    }
+
+    /// Who writes the region's records, as far as is known; `None` without a store.
+    pub fn holder(&self, router: &str) -> Option<String> {
+        let keeper = self.failover.as_ref()?;
+        match keeper.epoch() {
+            Some(_) => Some(router.to_owned()),
+            None => keeper.other_holder(),
+        }
+    }
+
+    /// Never waits.
+    pub fn take(&self, deed: Deed) {
+        if let Some(waiting) = &self.waiting
+            && waiting.try_send(deed).is_err()
+        {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Deeds dropped because too many waited.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+}
+
+struct Worker {
+    store: Store,
+    home: RegionId,
+    router: String,
+    /// Events of the history: nothing else would bring them again.
+    unwritten: VecDeque<Deed>,
+}
+
+impl Worker {
+    async fn run(mut self, mut deeds: mpsc::Receiver<Deed>) {
+        loop {
+            let deed = match self.unwritten.is_empty() {
+                true => deeds.recv().await,
+                false => match timeout(TRY_AGAIN, deeds.recv()).await {
+                    Ok(deed) => deed,
+                    Err(_) => self.unwritten.pop_front(),
+                },
+            };
+            let Some(deed) = deed else { return };
+            let done = timeout(LIMIT, self.act(&deed)).await;
+            let error = match done {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("not done within {} s", LIMIT.as_secs()),
+            };
+            tracing::warn!(%error, deed = name(&deed), "not written");
+            if matches!(deed, Deed::Event(_)) {
+                if self.unwritten.len() == UNWRITTEN {
+                    self.unwritten.pop_front();
+                }
+                self.unwritten.push_back(deed);
+            }
+        }
+    }
+
+    async fn act(&self, deed: &Deed) -> Result<(), StoreError> {
+        match deed {
+            Deed::Replace { instance, reason } => self.replace(instance, reason).await,
+            Deed::Release { instance } => self.release(instance).await,
+            Deed::Record(record) => match self.store.put_region_record(record).await {
+                // Another holds the lease by now.
+                Err(StoreError::Fenced { .. }) => Ok(()),
+                written => written,
+            },
+            Deed::Event(event) => self.store.record_failover_event(event).await,
+        }
+    }
+
+    /// Record first, then act: see [`Store::record_audit`].
+    async fn replace(&self, instance: &Standing, reason: &str) -> Result<(), StoreError> {
+        let registration = &instance.registration;
+        tracing::warn!(instance = %registration.id, reason, "unhealthy: drained, to be replaced");
+        self.audit("drain", instance, Some(reason)).await?;
+        self.desire(instance, DesiredState::Draining, Some(reason)).await?;
+        let replacement = Replacement {
+            region: registration.region.clone(),
+            pool: registration.pool.clone(),
+            instance: registration.id.clone(),
+            generation: registration.generation,
+            reason: reason.to_owned(),
+            requested_by: format!("router {}", self.router),
+            requested_at: wall_clock(),
+            closed: None,
+            expires_at: None,
+        };
+        self.store.request_replacement(&replacement).await?;
+        Ok(())
+    }
+
+    async fn release(&self, instance: &Standing) -> Result<(), StoreError> {
+        let registration = &instance.registration;
+        tracing::info!(instance = %registration.id, "healthy again: released");
+        self.audit("release", instance, Some("its probes pass again")).await?;
+        self.desire(instance, DesiredState::Serving, None).await?;
+        let outcome =
+            ReplacementOutcome { at: wall_clock(), outcome: "its probes pass again".to_owned() };
+        let (region, id) = (&registration.region, &registration.id);
+        match self.store.close_replacement(region, id, registration.generation, &outcome).await {
+            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn desire(
+        &self,
+        instance: &Standing,
+        state: DesiredState,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let wish = Desired {
+            instance: instance.registration.id.clone(),
+            region: instance.registration.region.clone(),
+            state,
+            reason: reason.map(str::to_owned),
+            operator: Some(format!("router {}", self.router)),
+            automatic: true,
+            at: wall_clock(),
+            writer_region: self.home.clone(),
+            stamp: Stamp::default(),
+        };
+        self.store.desire(&wish).await?;
+        Ok(())
+    }
+
+    async fn audit(
+        &self,
+        action: &str,
+        instance: &Standing,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let (operator, subject) =
+            (format!("router {}", self.router), format!("instance {}", instance.registration.id));
+        let (at, operator, subject) = (wall_clock(), operator.as_str(), subject.as_str());
+        self.store.record_audit(AuditEntry { at, operator, action, subject, reason }).await?;
+        Ok(())
+    }
+}
+
+fn name(deed: &Deed) -> &'static str {
+    match deed {
+        Deed::Replace { .. } => "replace",
+        Deed::Release { .. } => "release",
+        Deed::Record(_) => "record",
+        Deed::Event(_) => "event",
+    }
+}

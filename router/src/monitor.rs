@@ -1,0 +1,300 @@
+//! The shell around [`fleet::monitor`](mrgc_fleet::monitor): what happens reaches the machine as one event
+//! after another, and what it says is published and done.
+//!
+//! ```text
+//!  store ─► follow ─┐                            ┌─► snapshots ─► conductor ─► data threads
+//!  probes, pings ───┤ events                     ├─► probes and pings that are due
+//!  control API ─────┼────────► Shell ── Monitor ─┤
+//!  ejections, ──────┤                            └─► deeds ─► store, while a lease is held
+//!  attestations ────┘
+//! ```
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mrgc_fleet::{
+    failover::{FailoverEvent, Output, Transition},
+    health::{ProbeResult, Verdict},
+    model::{InstanceId, RegionId},
+    monitor::{Monitor, PingDue, ProbeDue, Reading, Settings},
+    snapshot::{Level, Snapshot},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    attestation::{Attestations, Known, Mask},
+    config::Config,
+    control::failover::Command,
+    deeds::Doer,
+    flight::{Clock, FleetView, Signs, Slot},
+    health::{Check, HealthBoard},
+    ping::{AttestedPools, Pinger, Pong},
+    policies::Handle,
+    probe::Prober,
+    sync::{publish, wall_clock},
+};
+
+/// Events that wait for the shell. At the bound, whoever has something to say waits.
+pub const EVENTS: usize = 1_024;
+
+/// Between two snapshots; what cannot wait is a mask on the data threads.
+const LEAST_BETWEEN_SNAPSHOTS: Duration = Duration::from_millis(250);
+
+/// The shell's sleeps. The shortest bounds how often it can turn for nothing.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    Read {
+        reading: Box<Reading>,
+        /// Between two such looks.
+        interval: Duration,
+    },
+    /// The store could not be read.
+    Away(String),
+    Probed {
+        id: InstanceId,
+        result: ProbeResult,
+        sent_ms: u64,
+    },
+    Pinged {
+        region: RegionId,
+        number: u64,
+        /// `None` where nobody answered.
+        pong: Option<Pong>,
+    },
+    Command(Command),
+}
+
+/// The monitor, with what this router knows of enclaves beyond what their agents say.
+#[derive(Debug)]
+pub struct Observer {
+    monitor: Monitor,
+    attestations: Attestations,
+    mask: Mask,
+    /// By the word of other regions' routers.
+    attested_pools: AttestedPools,
+}
+
+impl Observer {
+    pub fn new(config: &Config, router: &str, attestations: Attestations) -> Self {
+        let (mask, attested_pools) = Default::default();
+        let monitor = Monitor::new(settings(config, router), wall_clock());
+        Self { monitor, attestations, mask, attested_pools }
+    }
+
+    pub fn read(&mut self, reading: Reading, interval: Duration, now_ms: u64) {
+        self.mask.keep(&reading.standings);
+        self.monitor.read(reading, interval.as_millis() as u64, now_ms);
+    }
+
+    /// The fleet as it is known now.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let Self { monitor, attestations, mask, attested_pools } = self;
+        let board = attestations.board();
+        let known = Known { board: &board, elsewhere: attested_pools, now: Instant::now() };
+        monitor.compose(wall_clock(), |standing| mask.apply(standing, &known))
+    }
+}
+
+fn settings(config: &Config, router: &str) -> Settings {
+    let checks = &config.health_check;
+    // What a configuration lists does not go stale.
+    let stale_after = config.store.as_ref().map(|_| Duration::from_secs_f64(checks.stale_after_seconds));
+    Settings {
+        home: config.home(),
+        router: router.to_owned(),
+        stale_after_ms: stale_after.map_or(u64::MAX, |after| after.as_millis() as u64),
+        probes: checks.probes(),
+        peers: checks.peers(),
+        thresholds: config.failover.thresholds(),
+        max_drained_share: checks.max_drained_share,
+    }
+}
+
+/// What the shell works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// `None` where this process forwards no requests.
+    pub conductor: Option<Handle>,
+    pub health: HealthBoard,
+    pub signs: Signs,
+    pub clock: Clock,
+    /// `None` where this process does not probe.
+    pub prober: Option<Prober>,
+    pub pinger: Pinger,
+    pub doer: Doer,
+    pub events: mpsc::Sender<Event>,
+}
+
+#[derive(Debug)]
+pub struct Shell {
+    observer: Observer,
+    parts: Parts,
+    published: Instant,
+    is_stale: bool,
+}
+
+impl Shell {
+    pub fn new(observer: Observer, parts: Parts) -> Self {
+        Self { observer, parts, published: Instant::now(), is_stale: true }
+    }
+
+    /// Runs until the process ends.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        let (signs, attestations) = (self.parts.signs.clone(), self.observer.attestations.clone());
+        loop {
+            let pause = self.pause();
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.apply(event),
+                    None => return,
+                },
+                () = signs.changed() => {}
+                () = attestations.revoked() => self.is_stale = true,
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.turn();
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        let now_ms = self.parts.clock.now_ms();
+        let monitor = &mut self.observer.monitor;
+        match event {
+            Event::Read { reading, interval } => {
+                self.parts.health.set("store", Check::ok());
+                self.observer.read(*reading, interval, now_ms);
+            }
+            Event::Away(why) => {
+                let why = format!("the last snapshot stands: {why}");
+                self.parts.health.set("store", Check::degraded(why));
+                // What attested the enclaves lapses all the same.
+                self.is_stale = true;
+            }
+            Event::Probed { id, result, sent_ms } => {
+                let fleet = self.parts.fleet();
+                let slot = fleet.as_deref().and_then(|fleet| slot(fleet, &id));
+                let answered = slot.is_some_and(|slot| slot.answered_ms() >= sent_ms);
+                if let Some(verdict) = monitor.probed(&id, result, answered, now_ms) {
+                    tracing::info!(instance = %id, ?verdict, "its probes changed their verdict");
+                    if let (Verdict::Healthy, Some(slot)) = (verdict, slot) {
+                        slot.rejoin(now_ms);
+                    }
+                }
+            }
+            Event::Pinged { region, number, pong } => {
+                let rtt_ms = pong.as_ref().map(|pong| pong.rtt_ms);
+                monitor.pinged(&region, number, rtt_ms, now_ms);
+                if let Some(pong) = pong {
+                    let known = self.observer.attested_pools.entry(region).or_default();
+                    self.is_stale |= *known != pong.attested_pools;
+                    *known = pong.attested_pools;
+                }
+            }
+            Event::Command(command) => command.obey(monitor, &self.parts.doer, now_ms),
+        }
+    }
+
+    /// After each event: what follows from it.
+    fn turn(&mut self) {
+        let (now_ms, at) = (self.parts.clock.now_ms(), wall_clock());
+        let fleet = self.parts.fleet();
+        let ejected = fleet.as_deref().map_or(0, |fleet| ejected_at_home(fleet, now_ms));
+        let monitor = &mut self.observer.monitor;
+        monitor.evaluate(ejected, now_ms, at).iter().for_each(tell);
+        if let Some(fleet) = &fleet {
+            mask_peers(monitor, fleet);
+        }
+        for deed in monitor.deeds(self.parts.doer.epochs(), now_ms, at) {
+            self.parts.doer.take(deed);
+        }
+        self.is_stale |= monitor.take_changes();
+        self.send_out(now_ms);
+        if self.is_stale && self.published.elapsed() >= LEAST_BETWEEN_SNAPSHOTS {
+            self.is_stale = false;
+            self.published = Instant::now();
+            if let Some(conductor) = &self.parts.conductor {
+                publish(conductor, &self.parts.health, self.observer.snapshot());
+            }
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let now_ms = self.parts.clock.now_ms();
+        let next_ms = self.observer.monitor.next_ms(now_ms).saturating_sub(now_ms);
+        let publish = match self.is_stale {
+            true => LEAST_BETWEEN_SNAPSHOTS.saturating_sub(self.published.elapsed()),
+            false => LONGEST_PAUSE,
+        };
+        Duration::from_millis(next_ms).min(publish).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    }
+
+    /// Sends the probes and pings that are due; each comes back as an event.
+    fn send_out(&mut self, now_ms: u64) {
+        let monitor = &mut self.observer.monitor;
+        if let Some(prober) = &self.parts.prober {
+            for ProbeDue { id, address } in monitor.probes_due(now_ms) {
+                let (prober, events) = (prober.clone(), self.parts.events.clone());
+                tokio::spawn(async move {
+                    let result = prober.probe(&address).await;
+                    // The shell is gone when the process ends.
+                    let _ = events.send(Event::Probed { id, result, sent_ms: now_ms }).await;
+                });
+            }
+        }
+        for PingDue { region, endpoint, number } in monitor.pings_due(now_ms) {
+            let (pinger, events) = (self.parts.pinger.clone(), self.parts.events.clone());
+            tokio::spawn(async move {
+                let pong = pinger.ping(&endpoint).await;
+                let _ = events.send(Event::Pinged { region, number, pong }).await;
+            });
+        }
+    }
+}
+
+impl Parts {
+    fn fleet(&self) -> Option<Arc<FleetView>> {
+        self.conductor.as_ref().map(Handle::fleet)
+    }
+}
+
+/// For the log.
+fn tell(output: &Output) {
+    match output {
+        Output::Changed { region, transition: Transition { from, to, share, reason, .. } } => {
+            tracing::warn!(%region, %from, %to, share, reason, "a region changed");
+        }
+        Output::Event(event) => {
+            let FailoverEvent { id, to, duration_ms, ended_at, .. } = event;
+            tracing::info!(id, ?to, duration_ms, is_over = ended_at.is_some(), "failover");
+        }
+    }
+}
+
+/// Instances of home that would take requests, had live ones not ejected them.
+fn ejected_at_home(fleet: &FleetView, now_ms: u64) -> u32 {
+    let home = fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
+    let candidates = home.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
+    let ejected = candidates.filter(|(c, slot)| c.ready && slot.is_ejected(now_ms));
+    ejected.count() as u32
+}
+
+/// Regions whose routers do not answer are out at once, before the next snapshot.
+fn mask_peers(monitor: &Monitor, fleet: &FleetView) {
+    for view in fleet.snapshot.views().filter(|view| view.key.level == Level::Region) {
+        for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
+            slot.set_unreachable(monitor.is_unreachable(&candidate.region));
+        }
+    }
+}
+
+fn slot<'a>(fleet: &'a FleetView, id: &InstanceId) -> Option<&'a Slot> {
+    let home = fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
+    let mut candidates = home.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
+    candidates.find(|(candidate, _)| *candidate.id == *id.as_str()).map(|(_, slot)| &**slot)
+}

@@ -1,0 +1,85 @@
+//! `mrgc instances check`: a probe by hand, by the router that probes the instance anyway.
+
+use anyhow::{Context, Result};
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
+use mrgc_fleet::model::InstanceId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Verdict,
+    router::RouterArgs,
+    table::{BAD, Cell, DOUBTFUL, GOOD, render},
+    watch::WatchArgs,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  mrgc instances check i-1234567890abcdef0
+  mrgc instances check i-1234567890abcdef0 --router http://10.66.0.10:9000 --watch 5
+  mrgc instances check i-1234567890abcdef0 --json | jq .response_time_ms
+
+The router of the instance's region probes it now, as it does by itself every 30 seconds, and counts
+the result as one of those. FAILURES are those in a row; the fourth makes it unhealthy. Exit code 1:
+it is not healthy, or did not pass.";
+
+const HEADS: [&str; 6] = ["ID", "STATUS", "PROBE", "RESPONSE", "FAILURES", "DETAIL"];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The instance's id, as in i-1234567890abcdef0
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new().map(InstanceId::from))]
+    id: InstanceId,
+    #[command(flatten)]
+    router: RouterArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Checked {
+    id: InstanceId,
+    status: String,
+    probe: String,
+    detail: Option<String>,
+    response_time_ms: Option<f64>,
+    consecutive_failures: u32,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<Verdict> {
+    let router = args.router.open()?;
+    let path = ["instances", args.id.as_str(), "check"];
+    let draw = async || {
+        let answer: Value = router.post(&path, &json!({})).await?;
+        let checked: Checked =
+            serde_json::from_value(answer.clone()).context("cannot read the router's answer")?;
+        let is_good = checked.status == "healthy" && checked.probe == "passed";
+        let verdict = if is_good { Verdict::Good } else { Verdict::Bad };
+        let text =
+            if args.json { format!("{answer}\n") } else { render(&HEADS, &[row(&checked)]) };
+        Ok((text, verdict))
+    };
+    args.watch.show(draw).await
+}
+
+fn row(checked: &Checked) -> Vec<Cell> {
+    let style = match checked.status.as_str() {
+        "healthy" => GOOD,
+        "unhealthy" => BAD,
+        _ => DOUBTFUL,
+    };
+    let probe = if checked.probe == "passed" { GOOD } else { BAD };
+    let response = checked.response_time_ms.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
+    vec![
+        Cell::new(checked.id.as_str()),
+        Cell::styled(checked.status.as_str(), style),
+        Cell::styled(checked.probe.replace('_', " "), probe),
+        Cell::number(response),
+        Cell::number(checked.consecutive_failures.to_string()),
+        Cell::new(checked.detail.as_deref().unwrap_or("")),
+    ]
+}

@@ -1,0 +1,437 @@
+//! A router: the fleet's own machines, and what the shell around them does.
+
+use std::sync::Arc;
+
+use mrgc_fleet::{
+    failover::Output,
+    health::{ProbeResult, Verdict},
+    lease::{Action, Contender},
+    model::{Desired, DesiredState, Stamp, Standing},
+    monitor::{Deed, Epochs, Monitor, Reading},
+    routing::Scratch,
+    snapshot::Snapshot,
+};
+
+use crate::{
+    calls::{Asked, Call, Pending, Returned},
+    clock::Clock,
+    flight::Flight,
+    machine::Life,
+    network::Node,
+    plan::{Plan, ROUTERS},
+    store::{LEASES, Look},
+    trace::Note,
+    world::{Body, Event, Timer, World},
+};
+
+/// Between two looks at what is due.
+const TICK_MS: u64 = 100;
+/// Between two reads of the store.
+pub(crate) const READ_EVERY_MS: u64 = 2_000;
+/// Between two snapshots, at least.
+const SNAPSHOT_EVERY_MS: u64 = 250;
+/// Between two looks at what a lease's holder has to do.
+const DEEDS_EVERY_MS: u64 = 1_000;
+const LEASE_TTL_MS: u64 = 5_000;
+const LEASE_NAMES: [&str; LEASES] = ["health", "failover"];
+
+pub(crate) struct Router {
+    pub node: Node,
+    pub life: Life,
+    pub clock: Clock,
+    /// Raised by each start.
+    pub boot: u32,
+    /// Since when it runs, in virtual time.
+    pub started_ms: u64,
+    pub monitor: Monitor,
+    pub snapshot: Arc<Snapshot>,
+    pub flight: Flight,
+    pub scratch: Scratch,
+    pub leases: [Contender; LEASES],
+    pub pending: Vec<Pending>,
+    pub calls: u64,
+    /// By the instances' numbers.
+    pub known: Vec<Option<Known>>,
+    /// Probes under way, with their numbers.
+    pub probes: Vec<(usize, u64)>,
+    probes_sent: u64,
+    read_ms: Option<u64>,
+    snapshot_ms: u64,
+    deeds_ms: u64,
+    is_outdated: bool,
+}
+
+/// An instance as this router read it last.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// As the store has it.
+    source: Arc<Standing>,
+    /// With what is wanted of it.
+    pub standing: Arc<Standing>,
+    /// Since when this router knows that it should not serve, in virtual time.
+    pub unwanted_ms: Option<u64>,
+}
+
+impl Router {
+    /// One that remembers nothing.
+    pub(crate) fn new(node: Node, clock: Clock, boot: u32, started_ms: u64, plan: &Plan) -> Self {
+        let at = clock.wall(started_ms);
+        let mut monitor = Monitor::new(plan.settings(node), at);
+        let snapshot = monitor.compose(at, Arc::clone);
+        let holder = format!("router-{}#{boot}", node.no);
+        Self {
+            node,
+            life: Life::Running,
+            clock,
+            boot,
+            started_ms,
+            monitor,
+            snapshot: snapshot.into(),
+            flight: Flight::new(plan),
+            scratch: Scratch::default(),
+            leases: LEASE_NAMES.map(|name| Contender::new(name, &holder, LEASE_TTL_MS)),
+            pending: Vec::new(),
+            calls: 0,
+            known: Vec::new(),
+            probes: Vec::new(),
+            probes_sent: 0,
+            read_ms: None,
+            snapshot_ms: 0,
+            deeds_ms: 0,
+            is_outdated: true,
+        }
+    }
+
+    /// By its own clock.
+    pub(crate) fn now_ms(&self, at_ms: u64) -> u64 {
+        self.clock.now_ms(at_ms)
+    }
+
+    /// Takes over what was read, and says what it comes to. An answer that is older than what is known is
+    /// ignored.
+    fn learn(&mut self, look: &Look, now_ms: u64) -> Vec<Arc<Standing>> {
+        self.known.resize_with(self.known.len().max(look.instances.len()), || None);
+        for (known, seen) in self.known.iter_mut().zip(&look.instances) {
+            let Some((source, desired)) = seen else { continue };
+            match known {
+                Some(known) => known.learn(source, desired.as_ref(), now_ms),
+                None => *known = Some(Known::new(source, desired.as_ref(), now_ms)),
+            }
+        }
+        self.known.iter().flatten().map(|known| known.standing.clone()).collect()
+    }
+
+    /// The epochs of the leases that it holds.
+    pub(crate) fn epochs(&self, at_ms: u64) -> Epochs {
+        let now_ms = self.now_ms(at_ms);
+        let [health, failover] = self.leases.each_ref().map(|lease| lease.epoch(now_ms));
+        Epochs { health, failover }
+    }
+}
+
+impl Known {
+    fn new(source: &Arc<Standing>, desired: Option<&Desired>, now_ms: u64) -> Self {
+        let mut known =
+            Self { source: source.clone(), standing: source.clone(), unwanted_ms: None };
+        known.want(desired.cloned(), now_ms);
+        known
+    }
+
+    fn learn(&mut self, source: &Arc<Standing>, desired: Option<&Desired>, now_ms: u64) {
+        let is_new = !Arc::ptr_eq(&self.source, source) && supersedes(source, &self.source);
+        if is_new {
+            self.source = source.clone();
+        }
+        let before = self.standing.desired.as_ref();
+        let merged = match (before, desired) {
+            (Some(before), Some(seen)) => Some(before.clone().merge(seen.clone())),
+            (before, seen) => before.or(seen).cloned(),
+        };
+        if is_new || merged.as_ref() != before {
+            self.want(merged, now_ms);
+        }
+    }
+
+    fn want(&mut self, desired: Option<Desired>, now_ms: u64) {
+        let is_unwanted = desired.as_ref().is_some_and(|d| d.state != DesiredState::Serving);
+        self.unwanted_ms = is_unwanted.then(|| self.unwanted_ms.unwrap_or(now_ms));
+        self.standing = match desired {
+            None => self.source.clone(),
+            desired => Standing { desired, ..Standing::clone(&self.source) }.into(),
+        };
+    }
+}
+
+/// Whether one read of an instance is later than another.
+fn supersedes(new: &Standing, old: &Standing) -> bool {
+    let generation = |standing: &Standing| standing.registration.generation;
+    match (&new.report, &old.report) {
+        _ if generation(new) != generation(old) => generation(new) > generation(old),
+        (Some(new), Some(old)) => new.supersedes(old),
+        (new, _) => new.is_some(),
+    }
+}
+
+impl World {
+    /// A router looks at what is due.
+    pub(crate) fn tick(&mut self, no: usize) {
+        let router = &self.routers[no];
+        let (node, boot) = (router.node, router.boot);
+        let next_ms = router.clock.after(self.now_ms, TICK_MS);
+        self.agenda.plan(next_ms, Event::Timer { node, boot, timer: Timer::Tick });
+        self.ping(no);
+        self.probe(no);
+        self.evaluate(no);
+        self.contend(no);
+        let now_ms = self.routers[no].now_ms(self.now_ms);
+        let router = &mut self.routers[no];
+        if router.read_ms.is_none_or(|read_ms| now_ms >= read_ms + READ_EVERY_MS) {
+            router.read_ms = Some(now_ms);
+            self.call(no, Call::Look);
+        }
+        let router = &mut self.routers[no];
+        if now_ms >= router.deeds_ms + DEEDS_EVERY_MS {
+            router.deeds_ms = now_ms;
+            self.do_deeds(no);
+        }
+        self.publish(no);
+    }
+
+    fn ping(&mut self, no: usize) {
+        let router = &mut self.routers[no];
+        let (node, now_ms) = (router.node, router.clock.now_ms(self.now_ms));
+        for due in router.monitor.pings_due(now_ms) {
+            let Some(region) = self.plan.region(&due.region) else { continue };
+            let to = self.balance(region);
+            self.send(node, to, Body::Ping { number: due.number, sent_ms: now_ms });
+        }
+    }
+
+    /// A region's endpoint: one of its routers, of those that run if the balancer has noticed.
+    pub(crate) fn balance(&mut self, region: usize) -> Node {
+        let first = region * ROUTERS;
+        let now_ms = self.now_ms;
+        let routers = &self.routers;
+        let runs = |no: &usize| routers[*no].is_balanced_to(now_ms);
+        let start = self.rng.usize(0..ROUTERS);
+        let order = (0..ROUTERS).map(|n| first + (start + n) % ROUTERS);
+        let chosen = order.clone().find(runs).unwrap_or(first + start);
+        self.routers[chosen].node
+    }
+
+    pub(crate) fn pinged(
+        &mut self,
+        no: usize,
+        region: usize,
+        number: u64,
+        sent_ms: u64,
+        answered: bool,
+    ) {
+        let router = &mut self.routers[no];
+        let now_ms = router.clock.now_ms(self.now_ms);
+        let rtt_ms = answered.then(|| now_ms.saturating_sub(sent_ms) as f64);
+        router.monitor.pinged(&self.plan.regions[region].id, number, rtt_ms, now_ms);
+        if !answered {
+            self.evaluate(no);
+        }
+    }
+
+    fn probe(&mut self, no: usize) {
+        let router = &mut self.routers[no];
+        let (node, boot, now_ms) = (router.node, router.boot, router.clock.now_ms(self.now_ms));
+        for due in router.monitor.probes_due(now_ms) {
+            let machine = crate::plan::number(due.id.as_str());
+            let router = &mut self.routers[no];
+            router.probes_sent += 1;
+            let number = router.probes_sent;
+            router.probes.push((machine, number));
+            let timeout_ms = router.clock.after(self.now_ms, self.plan.probes().timeout_ms);
+            let to = self.machines[machine].node;
+            self.send(node, to, Body::Probe { number });
+            let timer = Timer::Probe { machine, number };
+            self.agenda.plan(timeout_ms, Event::Timer { node, boot, timer });
+        }
+        let parallel = self.plan.probes().parallel as usize;
+        self.watch.bounds(self.routers[no].probes.len() <= parallel, "probes under way", parallel);
+    }
+
+    /// A probe ended, in time or not.
+    pub(crate) fn probed(&mut self, no: usize, machine: usize, number: u64, result: ProbeResult) {
+        let router = &mut self.routers[no];
+        let Some(at) = router.probes.iter().position(|probe| *probe == (machine, number)) else {
+            return;
+        };
+        router.probes.swap_remove(at);
+        let now_ms = router.clock.now_ms(self.now_ms);
+        let answered = router.flight.take_answered(machine);
+        let probed = &self.machines[machine];
+        self.watch.probed(router, probed, &result, answered, &self.plan);
+        let change = router.monitor.probed(&probed.registration.id, result, answered, now_ms);
+        self.watch.judged(router, probed);
+        let Some(verdict) = change else { return };
+        let is_unhealthy = verdict.is_unhealthy();
+        self.trace.note(self.now_ms, Note::Verdict { router: router.node, machine, is_unhealthy });
+        if verdict == Verdict::Healthy {
+            router.flight.rejoin(machine, now_ms, &self.plan);
+        }
+        self.evaluate(no);
+    }
+
+    /// Judges the regions by all that the router knows now.
+    pub(crate) fn evaluate(&mut self, no: usize) {
+        let router = &mut self.routers[no];
+        let now_ms = router.clock.now_ms(self.now_ms);
+        let ejected = router.flight.ejected(&router.snapshot, now_ms, &self.plan);
+        let at = router.clock.wall(self.now_ms);
+        let mut lost = Vec::new();
+        for output in router.monitor.evaluate(ejected, now_ms, at) {
+            let Output::Changed { region, transition } = output else { continue };
+            let Some(about) = self.plan.region(&region) else { continue };
+            let (state, share) = (transition.to, transition.share);
+            self.trace.note(self.now_ms, Note::Region { router: router.node, about, state, share });
+            self.watch.region_changed(router, about, &transition, self.now_ms, &self.plan);
+            if router.monitor.is_unreachable(&region) {
+                lost.push(about);
+            }
+        }
+        router.is_outdated |= router.monitor.take_changes();
+        for region in lost {
+            self.give_up_region(no, region);
+        }
+    }
+
+    /// Publishes what has changed, not too often.
+    fn publish(&mut self, no: usize) {
+        let router = &mut self.routers[no];
+        let now_ms = router.clock.now_ms(self.now_ms);
+        if !router.is_outdated || now_ms < router.snapshot_ms + SNAPSHOT_EVERY_MS {
+            return;
+        }
+        router.is_outdated = false;
+        router.snapshot_ms = now_ms;
+        router.snapshot = router.monitor.compose(router.clock.wall(self.now_ms), Arc::clone).into();
+    }
+
+    fn contend(&mut self, no: usize) {
+        for which in 0..LEASES {
+            let router = &mut self.routers[no];
+            let is_asked = router.pending.iter().any(|pending| pending.asked.is_of(which));
+            if is_asked {
+                continue;
+            }
+            let now_ms = router.clock.now_ms(self.now_ms);
+            match router.leases[which].next(now_ms, router.clock.wall(self.now_ms)) {
+                Action::Wait { .. } => {}
+                Action::Read => self.call(no, Call::ReadLease { which }),
+                Action::Write(write) => self.call(no, Call::WriteLease { which, write }),
+            }
+        }
+    }
+
+    /// What a lease's holder has to do.
+    fn do_deeds(&mut self, no: usize) {
+        let at_ms = self.now_ms;
+        let router = &mut self.routers[no];
+        let epochs = router.epochs(at_ms);
+        let (now_ms, at) = (router.clock.now_ms(at_ms), router.clock.wall(at_ms));
+        self.watch.leads(router, at_ms);
+        for deed in router.monitor.deeds(epochs, now_ms, at) {
+            let call = match deed {
+                Deed::Replace { instance, .. } => self.wish(no, &instance, DesiredState::Draining),
+                Deed::Release { instance } => self.wish(no, &instance, DesiredState::Serving),
+                Deed::Record(record) => Call::Record(record),
+                Deed::Event(_) => continue,
+            };
+            self.call(no, call);
+        }
+    }
+
+    fn wish(&self, no: usize, instance: &Standing, state: DesiredState) -> Call {
+        let router = &self.routers[no];
+        let id = instance.registration.id.clone();
+        let wish = Desired {
+            region: instance.registration.region.clone(),
+            state,
+            reason: None,
+            operator: Some(format!("router-{no}")),
+            automatic: true,
+            at: router.clock.wall(self.now_ms),
+            writer_region: self.plan.regions[router.node.region].id.clone(),
+            stamp: Stamp::default(),
+            instance: id.clone(),
+        };
+        Call::Wish { machine: crate::plan::number(id.as_str()), wish }
+    }
+
+    /// A call came back, or was waited for too long.
+    pub(crate) fn returned(&mut self, no: usize, number: u64, returned: Returned) {
+        let router = &mut self.routers[no];
+        let Some(at) = router.pending.iter().position(|pending| pending.number == number) else {
+            return;
+        };
+        let Pending { sent_ms, asked, .. } = router.pending.swap_remove(at);
+        let now_ms = router.clock.now_ms(self.now_ms);
+        match (asked, returned) {
+            (Asked::Look, Returned::Look(look)) => {
+                let standings = router.learn(&look, self.now_ms);
+                self.watch.learned(router.node, &router.known);
+                let reading = Reading {
+                    regions: self.plan.regions.clone(),
+                    standings,
+                    orders: look.orders.clone(),
+                    records: look.records.clone(),
+                };
+                router.monitor.read(reading, READ_EVERY_MS, now_ms);
+                self.evaluate(no);
+            }
+            (Asked::ReadLease { which }, Returned::Lease(stored)) => {
+                router.leases[which].read(stored, now_ms);
+            }
+            (Asked::WriteLease { which, write }, Returned::LeaseWritten(Ok(()))) => {
+                router.leases[which].done(&write, sent_ms);
+                self.watch.leased(&self.routers, no, which, self.now_ms);
+            }
+            (Asked::WriteLease { which, .. }, Returned::LeaseWritten(Err(stored))) => {
+                router.leases[which].refused(stored, now_ms);
+            }
+            (Asked::ReadLease { which } | Asked::WriteLease { which, .. }, _) => {
+                router.leases[which].failed(now_ms);
+            }
+            (Asked::Look | Asked::Other, _) => {}
+        }
+    }
+}
+
+impl Router {
+    /// Whether the region's balancer sends to it: it takes a while to notice one that is gone, and one that
+    /// is back.
+    fn is_balanced_to(&self, now_ms: u64) -> bool {
+        self.life == Life::Running && now_ms >= self.started_ms
+    }
+
+    /// Whether clients reach it, and it knows somebody to send them to.
+    pub(crate) fn takes_clients(&self) -> bool {
+        self.life == Life::Running && !self.snapshot.instances.is_empty()
+    }
+
+    /// Whether its process is not there any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.life, Life::Killed | Life::Silent)
+    }
+}
+
+impl Asked {
+    fn is_of(&self, lease: usize) -> bool {
+        match self {
+            Self::ReadLease { which } | Self::WriteLease { which, .. } => *which == lease,
+            Self::Look | Self::Other => false,
+        }
+    }
+}
+
+impl Known {
+    /// What its last report was.
+    pub(crate) fn fence(&self) -> Option<(u64, u64)> {
+        self.source.report.as_ref().map(|report| report.fence())
+    }
+}

@@ -1,0 +1,348 @@
+//! What must hold after every step, whatever goes wrong. Each is a function that is told what happened and
+//! says what should not have.
+
+mod regions;
+
+use mrgc_fleet::{
+    health::{Outcome, ProbeResult},
+    model::{Lifecycle, Stamp},
+    routing::MAX_CONNECTS,
+};
+
+use crate::{
+    flight::Place,
+    journey::Leg,
+    machine::Machine,
+    network::Node,
+    plan::{Plan, ROUTERS},
+    router::{Known, Router},
+    store::LEASES,
+    traffic::{ATTEMPTS, Ending, Ticket},
+};
+use regions::Sights;
+
+/// Within which a router's news reaches its decisions: until the next look at what is due, and the next
+/// snapshot.
+const NEWS_MS: u64 = 1_000;
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: &'static str,
+    /// What happened.
+    pub message: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Watch {
+    violation: Option<Violation>,
+    /// From when on nothing may be wrong any more.
+    settled_ms: u64,
+    /// The latest report of each instance that each router has read.
+    fences: Vec<Vec<Option<(u64, u64)>>>,
+    /// What each router's probes of each instance should come to.
+    probes: Vec<Vec<Expected>>,
+    /// Instances of which a person wanted something: their probes begin anew.
+    wished: Vec<bool>,
+    /// The latest record about each region that each router has read.
+    words: Vec<Vec<Option<Stamp>>>,
+    regions: Sights,
+    pub served: u64,
+    pub refused: u64,
+    pub failed: u64,
+}
+
+/// The probes of one instance, counted apart from the machine that is watched.
+#[derive(Clone, Debug, Default)]
+struct Expected {
+    failures: u32,
+    passes: u32,
+    is_unhealthy: bool,
+}
+
+impl Watch {
+    pub(crate) fn new(plan: &Plan, settled_ms: u64) -> Self {
+        let (routers, instances) = (plan.regions.len() * ROUTERS, plan.instances.len());
+        Self {
+            violation: None,
+            settled_ms,
+            fences: vec![vec![None; instances]; routers],
+            probes: vec![vec![Expected::default(); instances]; routers],
+            wished: vec![false; instances],
+            words: vec![vec![None; plan.regions.len()]; routers],
+            regions: Sights::new(plan),
+            served: 0,
+            refused: 0,
+            failed: 0,
+        }
+    }
+
+    /// What does not hold; the first thing, for others may follow from it.
+    pub(crate) fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    fn check(&mut self, holds: bool, invariant: &'static str, message: impl FnOnce() -> String) {
+        if !holds && self.violation.is_none() {
+            self.violation = Some(Violation { invariant, message: message() });
+        }
+    }
+
+    /// Every queue and collection has a bound.
+    pub(crate) fn bounds(&mut self, holds: bool, what: &'static str, size: usize) {
+        self.check(holds, "every queue within its bound", || format!("{what} is at {size}"));
+    }
+
+    /// A router starts anew, and remembers nothing.
+    pub(crate) fn restarted(&mut self, router: Node) {
+        self.fences[router.no].fill(None);
+        self.probes[router.no].fill(Expected::default());
+        self.words[router.no].fill(None);
+        self.regions.forget(router);
+    }
+
+    /// A person wants something of an instance.
+    pub(crate) fn wished(&mut self, no: usize) {
+        self.wished[no] = true;
+    }
+
+    /// A person wants something of a region.
+    pub(crate) fn ordered(&mut self, about: usize, now_ms: u64) {
+        self.regions.ordered(about, now_ms);
+    }
+
+    /// A request is about to be sent to an instance.
+    pub(crate) fn sent(
+        &mut self,
+        router: &Router,
+        leg: &Leg,
+        ticket: &Ticket,
+        no: usize,
+        at_ms: u64,
+        plan: &Plan,
+    ) {
+        let node = router.node;
+        self.check(
+            plan.permits(&ticket.request.needs, &plan.instances[no]),
+            "no request where it must not go",
+            || format!("{node} sends one with {:?} to i-{no}", ticket.request.needs),
+        );
+        self.check(!ticket.sent_to.contains(&no), "no instance twice for one request", || {
+            format!("{node} sends to i-{no} again, after {:?}", ticket.sent_to)
+        });
+        let reached = ticket.sent_to.len() - ticket.unreached;
+        self.check(reached < ATTEMPTS, "no request beyond its attempts", || {
+            format!("{node} sends to i-{no} after {:?}, of which {reached} counted", ticket.sent_to)
+        });
+        let most = ATTEMPTS + MAX_CONNECTS * (1 + plan.regions.len());
+        self.bounds(ticket.sent_to.len() < most, "connections for one request", most);
+        if !leg.panic {
+            let now_ms = router.now_ms(at_ms);
+            let is_ejected = router.flight.is_ejected(Place::Instance(no), now_ms, plan);
+            self.check(!is_ejected, "no request to an ejected instance", || {
+                format!("{node} sends to i-{no}, which it has ejected")
+            });
+        }
+        self.check_wanted(router, no, at_ms);
+    }
+
+    fn check_wanted(&mut self, router: &Router, no: usize, at_ms: u64) {
+        let Some(known) = router.known.get(no).and_then(Option::as_ref) else {
+            return self.check(false, "no request to an instance that is not known", || {
+                format!("{} sends to i-{no}, of which it never read", router.node)
+            });
+        };
+        let lifecycle = known.standing.lifecycle();
+        let is_old = known.unwanted_ms.is_some_and(|since_ms| at_ms > since_ms + NEWS_MS);
+        self.check(!is_old, "no request to an instance that drains or is quarantined", || {
+            format!("{} sends to i-{no}, which it knows to be {lifecycle}", router.node)
+        });
+        let serves = matches!(
+            lifecycle,
+            Lifecycle::Available | Lifecycle::Draining | Lifecycle::Quarantined | Lifecycle::Registering
+        );
+        self.check(serves, "no request to an instance that is gone", || {
+            format!("{} sends to i-{no}, which is {lifecycle}", router.node)
+        });
+    }
+
+    /// An instance was ejected by live requests.
+    pub(crate) fn ejected(&mut self, router: &Router, no: usize, cause: Outcome, plan: &Plan) {
+        if !cause.is_soft() {
+            return;
+        }
+        let pool = plan.instances[no].pool;
+        let is_out = |no: &usize| plan.instances[*no].pool == pool && router.flight.takes_room(*no);
+        let out = router.flight.unclean().filter(is_out).count();
+        let all = router
+            .snapshot
+            .instances_at_home(&plan.pools[pool])
+            .map_or(0, |view| view.candidates.len());
+        let most = ((all as f64 * plan.ejection.max_share) as usize).max(1);
+        self.check(out <= most, "no more of a pool ejected than its share", || {
+            format!("{} has ejected {out} of the {all} instances of a pool", router.node)
+        });
+    }
+
+    /// A probe ended: the verdict that should follow.
+    pub(crate) fn probed(
+        &mut self,
+        router: &Router,
+        machine: &Machine,
+        result: &ProbeResult,
+        answered: bool,
+        plan: &Plan,
+    ) {
+        let config = plan.probes();
+        let expected = &mut self.probes[router.node.no][machine.node.no];
+        match result {
+            ProbeResult::Passed => {
+                expected.failures = 0;
+                expected.passes += 1;
+                let needed = if expected.is_unhealthy { config.recovery_passes } else { 1 };
+                expected.is_unhealthy &= expected.passes < needed;
+            }
+            ProbeResult::TimedOut if answered => {}
+            ProbeResult::TimedOut | ProbeResult::Failed(_) => {
+                expected.passes = 0;
+                expected.failures += 1;
+                expected.is_unhealthy |= expected.failures > config.failure_threshold;
+            }
+        }
+    }
+
+    /// A probe was judged.
+    pub(crate) fn judged(&mut self, router: &Router, machine: &Machine) {
+        let no = machine.node.no;
+        let is_unhealthy = router.monitor.verdict(&machine.registration.id).is_unhealthy();
+        let expected = &self.probes[router.node.no][no];
+        // One that was out of service meanwhile has begun anew: it may only be judged milder.
+        let may_differ = self.wished[no] && !is_unhealthy;
+        let holds = expected.is_unhealthy == is_unhealthy || may_differ;
+        let failures = expected.failures;
+        self.check(holds, "a verdict after just as many failed probes as configured", || {
+            let verdict = if is_unhealthy { "unhealthy" } else { "not unhealthy" };
+            format!("{} finds i-{no} {verdict} after {failures} failures in a row", router.node)
+        });
+    }
+
+    /// A router has read the store.
+    pub(crate) fn learned(&mut self, router: Node, known: &[Option<Known>]) {
+        for (no, known) in known.iter().enumerate() {
+            let Some(fence) = known.as_ref().and_then(Known::fence) else { continue };
+            let last = self.fences[router.no][no];
+            self.check(last <= Some(fence), "an instance's reports never go back", || {
+                format!("{router} takes {fence:?} of i-{no} after {last:?}")
+            });
+            self.fences[router.no][no] = Some(fence);
+        }
+    }
+
+    /// A report was written.
+    pub(crate) fn report_stored(&mut self, no: usize, before: Option<(u64, u64)>, fence: (u64, u64)) {
+        self.check(before < Some(fence), "an instance's reports never go back", || {
+            format!("{fence:?} of i-{no} is stored over {before:?}")
+        });
+    }
+
+    /// A record was written.
+    pub(crate) fn record_stored(&mut self, by: Node, before: Option<Stamp>, stamp: Stamp) {
+        self.check(before < Some(stamp), "no word of a superseded lease holder", || {
+            format!("{by} writes a record of {stamp} over one of {before:?}")
+        });
+    }
+
+    /// A router has a word of its region's lease holder about a region.
+    pub(crate) fn heard(&mut self, router: Node, about: usize, stamp: Stamp) {
+        let last = self.words[router.no][about].replace(stamp);
+        self.check(last <= Some(stamp), "no word of a superseded lease holder", || {
+            format!("{router} takes a word of {stamp} after one of {last:?}")
+        });
+    }
+
+    /// A router has a lease.
+    pub(crate) fn leased(&mut self, routers: &[Router], no: usize, which: usize, at_ms: u64) {
+        debug_assert!(which < LEASES);
+        let node = routers[no].node;
+        let others = routers.iter().filter(|other| {
+            other.node.region == node.region && other.node.no != no && !other.is_gone()
+        });
+        for other in others {
+            let holds = other.leases[which].epoch(other.now_ms(at_ms)).is_some();
+            self.check(!holds, "one holder of a lease", || {
+                format!("{node} has lease {which}, in which {} believes, too", other.node)
+            });
+        }
+    }
+
+    /// A client has its answer.
+    pub(crate) fn concluded(&mut self, ticket: &Ticket, router: Node, ending: Ending) {
+        match ending {
+            Ending::Served => self.served += 1,
+            Ending::Shed | Ending::Busy => self.refused += 1,
+            _ => self.failed += 1,
+        }
+        let is_settled = ticket.entered_ms >= self.settled_ms;
+        self.check(!is_settled || ending == Ending::Served, "in the end every request is served", || {
+            let needs = &ticket.request.needs;
+            format!("one with {needs:?} by {router} is {ending:?}, after {:?}", ticket.sent_to)
+        });
+    }
+
+    /// A request is refused, or failed for good, with attempts left: nobody whom its router could have sent
+    /// it to is left.
+    pub(crate) fn left_over(&mut self, router: &Router, leg: &Leg, ticket: &Ticket, at_ms: u64, plan: &Plan) {
+        if leg.trail.is_spent() {
+            return;
+        }
+        let Some(view) = router.snapshot.instances_at_home(&plan.pools[ticket.pool]) else { return };
+        let now_ms = router.now_ms(at_ms);
+        let could = view.candidates.iter().filter(|candidate| candidate.ready).find(|candidate| {
+            let no = crate::plan::number(&candidate.id);
+            let live = router.flight.live(Place::Instance(no), now_ms, plan);
+            !live.masked
+                && !ticket.sent_to.contains(&no)
+                && plan.permits(&ticket.request.needs, &plan.instances[no])
+        });
+        let missed = could.map(|candidate| candidate.id.to_string());
+        self.check(missed.is_none(), "no request refused that could be served", || {
+            let node = router.node;
+            format!("{node} gives one up after {:?}, and {missed:?} is ready", ticket.sent_to)
+        });
+    }
+
+    /// After the faults: everything is as if there had been none.
+    pub(crate) fn settled(&mut self, routers: &[Router], machines: &[Machine], at_ms: u64, plan: &Plan) {
+        for router in routers {
+            let node = router.node;
+            let instances = router.snapshot.instances.len();
+            self.check(instances == machines.len(), "no instance is lost", || {
+                format!("{node} knows {instances} of {} instances", machines.len())
+            });
+            let mut ready = 0;
+            for view in router.snapshot.views().filter(|view| view.key.region.is_some()) {
+                ready += view.candidates.iter().filter(|candidate| candidate.ready).count();
+            }
+            self.check(ready == machines.len(), "in the end every instance is ready", || {
+                let unready = router.snapshot.views().filter(|view| view.key.region.is_some());
+                let unready = unready.flat_map(|view| &view.candidates).filter(|c| !c.ready);
+                let unready: Vec<_> = unready.map(|c| (&c.id, c.health, c.last_resort)).collect();
+                format!("by {node}, these are not: {unready:?}")
+            });
+            let ejected = router.flight.ejected(&router.snapshot, router.now_ms(at_ms), plan);
+            self.check(ejected == 0, "in the end nobody is ejected", || {
+                format!("{node} has {ejected} instances ejected")
+            });
+            for region in &plan.regions {
+                let (state, share) = (
+                    router.monitor.handler().state(&region.id),
+                    router.monitor.handler().share(&region.id),
+                );
+                self.check(share == 1.0, "in the end every region has all of its traffic", || {
+                    format!("by {node}, {} is {state} and keeps {share}", region.id)
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! How regions' states and shares may change.
+
+use mrgc_fleet::failover::{RegionState, Transition, Wish};
+
+use super::Watch;
+use crate::{
+    network::Node,
+    plan::{Plan, ROUTERS},
+    router::Router,
+};
+
+/// After an order was lifted, until it is told apart from evidence again: as long as every router takes to
+/// hear of it.
+const ORDER_MS: u64 = 30_000;
+/// A change is told of at the next look at what is due.
+const TOLD_MS: u64 = 200;
+/// Sums of steps are not exact.
+const NEAR: f64 = 1e-6;
+
+/// What was seen of each region by each router.
+#[derive(Debug)]
+pub(super) struct Sights {
+    by_router: Vec<Vec<Sight>>,
+    /// When somebody last wanted something of a region, in virtual time.
+    ordered_ms: Vec<Option<u64>>,
+}
+
+/// Times are by the router's own clock.
+#[derive(Clone, Debug, Default)]
+struct Sight {
+    rose_ms: Option<u64>,
+    fell_ms: Option<u64>,
+    /// Since when it has held the lease without a break: nobody else's word binds it.
+    led_ms: Option<u64>,
+}
+
+impl Sights {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let regions = plan.regions.len();
+        Self {
+            by_router: vec![vec![Sight::default(); regions]; regions * ROUTERS],
+            ordered_ms: vec![None; regions],
+        }
+    }
+
+    pub(super) fn forget(&mut self, router: Node) {
+        self.by_router[router.no].fill(Sight::default());
+    }
+
+    pub(super) fn ordered(&mut self, about: usize, now_ms: u64) {
+        self.ordered_ms[about] = Some(now_ms);
+    }
+}
+
+impl Watch {
+    /// A router has looked at its leases: only a holder is bound by nothing but evidence and orders.
+    pub(crate) fn leads(&mut self, router: &Router, at_ms: u64) {
+        let (now_ms, leads) = (router.now_ms(at_ms), router.epochs(at_ms).failover.is_some());
+        for sight in &mut self.regions.by_router[router.node.no] {
+            sight.led_ms = leads.then(|| sight.led_ms.unwrap_or(now_ms));
+        }
+    }
+
+    /// A region's state or share changed, as a router has it.
+    pub(crate) fn region_changed(
+        &mut self,
+        router: &Router,
+        about: usize,
+        change: &Transition,
+        at_ms: u64,
+        plan: &Plan,
+    ) {
+        let (node, now_ms) = (router.node, router.now_ms(at_ms));
+        let thresholds = router.monitor.handler().thresholds();
+        let id = &plan.regions[about].id;
+        let status = router.monitor.handler().status();
+        let order = status.iter().find(|status| status.region == *id).and_then(|s| s.order.as_ref());
+        let is_pinned = order.is_some_and(|order| matches!(order.wish, Wish::Pinned { .. }));
+        let sight = self.regions.by_router[node.no][about].clone();
+        let Transition { from, to, share_before, share, .. } = *change;
+        let told = || format!("{node}: region {about} from {from} {share_before:.3} to {to} {share:.3}");
+
+        self.check((0.0..=1.0).contains(&share), "a share within 0 and 1", told);
+        let fits = match to {
+            RegionState::Normal => share == 1.0,
+            RegionState::Recovering => share < 1.0,
+            RegionState::Degraded => share >= 1.0 - thresholds.failover_share_moved - NEAR,
+            RegionState::FailoverActive => true,
+        };
+        self.check(fits || is_pinned, "no more is moved than the state says", told);
+
+        if share > share_before && !is_pinned {
+            let step = share - share_before;
+            self.check(step <= thresholds.recovery_step + NEAR, "traffic returns by steps", told);
+            let is_early =
+                sight.rose_ms.is_some_and(|rose_ms| now_ms + TOLD_MS < rose_ms + thresholds.step_ms);
+            self.check(!is_early, "a step lasts as long as configured", told);
+        }
+        let is_better = share > share_before || to.severity() < from.severity();
+        let is_by_evidence = self.is_by_evidence(&sight, about, at_ms);
+        if is_better && is_by_evidence && !is_pinned {
+            let is_early = sight.fell_ms.is_some_and(|fell_ms| now_ms + TOLD_MS < fell_ms + thresholds.hold_ms);
+            self.check(!is_early, "a state holds before it improves", || {
+                format!("{}, after it fell {:?} ms ago", told(), sight.fell_ms.map(|fell| now_ms - fell))
+            });
+        }
+        let sight = &mut self.regions.by_router[node.no][about];
+        if share > share_before {
+            sight.rose_ms = Some(now_ms);
+        }
+        if share < share_before {
+            sight.fell_ms = Some(now_ms);
+        }
+    }
+
+    /// Whether nobody's order and nobody else's word has had a part in the region's state since it fell.
+    fn is_by_evidence(&self, sight: &Sight, about: usize, at_ms: u64) -> bool {
+        let is_ordered =
+            self.regions.ordered_ms[about].is_some_and(|ordered_ms| at_ms < ordered_ms + ORDER_MS);
+        let has_led = match (sight.led_ms, sight.fell_ms) {
+            (Some(led_ms), Some(fell_ms)) => led_ms < fell_ms,
+            _ => false,
+        };
+        !is_ordered && has_led
+    }
+}

@@ -1,0 +1,256 @@
+//! Three regions of real processes under steady traffic, one of which is lost and comes back.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::{
+    cluster::{
+        Cluster, FRANKFURT, IRELAND, Instance, InstanceSpec, PATIENCE, Program, RegionSpec, Router,
+        VIRGINIA, eventually, signal,
+    },
+    load::{Journal, Load, LoadConfig, Pace, Record},
+};
+
+pub const MODEL: &str = "llama";
+pub const REQUESTS_PER_SECOND: f64 = 200.0;
+const CONNECTIONS: usize = 160;
+/// When a client that hears nothing turns to another router. Longer than a surviving one takes to answer.
+const TURN_AWAY_AFTER: Duration = Duration::from_secs(2);
+
+const INSTANCES: usize = 2;
+/// Two of the lost one's instances, and as many for what they take over.
+const SLOTS: u32 = 32;
+
+/// Every router spreads its requests over all regions. What takes half a minute and more by default is short,
+/// so that a region's return can be watched; what makes a failover fast is as it is by default.
+pub const ROUTER: &str = r#"
+[health_check]
+interval_seconds = 0.5
+timeout_seconds = 0.4
+stale_after_seconds = 6.0
+
+[ejection]
+base_seconds = 0.5
+slow_start_seconds = 1.0
+
+[failover]
+hold_seconds = 1.0
+step_seconds = 1.0
+evaluation_seconds = 1.0
+
+[[routes]]
+name = "any"
+picker = "near_best"
+"#;
+
+/// How a region is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// SIGKILL: connections are reset, new ones refused.
+    Killed,
+    /// SIGSTOP: connections are made, and nothing ever comes.
+    Stopped,
+}
+
+/// The fleet. Virginia is the region to be lost: it has one router, Ireland two, Frankfurt one.
+#[derive(Debug)]
+pub struct Regions {
+    pub cluster: Cluster,
+    pub lost: Site,
+    pub others: [Site; 2],
+}
+
+/// All processes of a region.
+#[derive(Debug)]
+pub struct Site {
+    pub spec: RegionSpec,
+    pub routers: Vec<Router>,
+    pub instances: Vec<Instance>,
+}
+
+/// What a router says of a region's failover.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Seen {
+    pub region: String,
+    pub state: String,
+    /// Of the region's own traffic, what stays.
+    pub share: f64,
+}
+
+/// A load on all routers, and what came of it.
+#[derive(Debug)]
+pub struct Traffic {
+    pub load: Load,
+    pub journal: Journal,
+}
+
+impl Regions {
+    /// Starts it, and waits until every router would send requests to every instance.
+    pub async fn start() -> Result<Self> {
+        let cluster = Cluster::start().await?;
+        let (lost, ireland, frankfurt) = tokio::try_join!(
+            Site::start(&cluster, VIRGINIA, 1),
+            Site::start(&cluster, IRELAND, 2),
+            Site::start(&cluster, FRANKFURT, 1),
+        )?;
+        let regions = Self { cluster, lost, others: [ireland, frankfurt] };
+        regions.are_well().await?;
+        Ok(regions)
+    }
+
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        std::iter::once(&self.lost).chain(&self.others)
+    }
+
+    /// Those that are left when the region is lost.
+    pub fn survivors(&self) -> impl Iterator<Item = &Router> {
+        self.others.iter().flat_map(|site| &site.routers)
+    }
+
+    /// Waits until every router takes every instance for ready, and every region for NORMAL.
+    pub async fn are_well(&self) -> Result<()> {
+        for router in self.sites().flat_map(|site| &site.routers) {
+            for site in self.sites() {
+                router.sees_ready_in(&self.cluster.client, site.spec.id, INSTANCES).await?;
+                self.sees(router, site.spec.id, |seen| seen.share == 1.0 && seen.state == "normal")
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a router says of a region.
+    pub async fn seen(&self, router: &Router, region: &str) -> Result<Seen> {
+        #[derive(Deserialize)]
+        struct Failover {
+            regions: Vec<Seen>,
+        }
+        let url = router.control_url("/failover");
+        let answer = self.cluster.client.get(url).send().await?.error_for_status()?;
+        let all: Failover = answer.json().await?;
+        let seen = all.regions.into_iter().find(|seen| seen.region == region);
+        seen.with_context(|| format!("{} knows nothing of {region}", router.region))
+    }
+
+    /// Waits until a router says what is wanted of a region.
+    pub async fn sees(
+        &self,
+        router: &Router,
+        region: &str,
+        wanted: impl Fn(&Seen) -> bool,
+    ) -> Result<Seen> {
+        let what = format!("what {} says of {region}", router.region);
+        eventually(&what, PATIENCE, || async {
+            let seen = self.seen(router, region).await?;
+            ensure!(wanted(&seen), "{seen:?}");
+            Ok(Some(seen))
+        })
+        .await
+    }
+
+    /// Waits until every survivor has moved all of the lost region's traffic.
+    pub async fn failed_over(&self) -> Result<()> {
+        for router in self.survivors() {
+            self.sees(router, self.lost.spec.id, |seen| seen.share == 0.0).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a steady load, half of it streams, that enters by all routers in turn. The lost region's is the
+    /// first target.
+    pub fn traffic(&self) -> Result<Traffic> {
+        let journal = Journal::default();
+        let routers = self.sites().flat_map(|site| &site.routers);
+        let load = Load::start(LoadConfig {
+            targets: routers.map(|router| router.data_url("/v1/chat/completions")).collect(),
+            pace: Pace::PerSecond(REQUESTS_PER_SECOND),
+            connections: CONNECTIONS,
+            streaming_share: 0.5,
+            model: MODEL.to_owned(),
+            turn_away_after: Some(TURN_AWAY_AFTER),
+            journal: Some(journal.clone()),
+            ..LoadConfig::default()
+        })?;
+        Ok(Traffic { load, journal })
+    }
+
+    /// Whether a client's exchange entered by a router that the loss leaves.
+    pub fn entered_by_survivor(&self, record: &Record) -> bool {
+        record.target >= self.lost.routers.len()
+    }
+
+    /// Whether an exchange that failed may have, while the region was away. One that entered by a survivor
+    /// may only where its response had begun before: its head, whenever the client got it, came from there.
+    pub fn is_excused(&self, record: &Record, lost_at: Instant) -> bool {
+        let began_there = record.region.as_deref() == Some(self.lost.spec.id);
+        match self.entered_by_survivor(record) {
+            true => began_there && record.sent <= lost_at,
+            false => record.ended > lost_at,
+        }
+    }
+
+    /// Brings back what was lost.
+    pub async fn bring_back(&mut self, loss: Loss) -> Result<()> {
+        let Self { cluster, lost, .. } = self;
+        if loss == Loss::Stopped {
+            return signal("CONT", lost.programs()).await;
+        }
+        for router in &mut lost.routers {
+            router.restart().await?;
+        }
+        lost.instances = start_instances(cluster, lost.spec).await?;
+        Ok(())
+    }
+}
+
+impl Site {
+    async fn start(cluster: &Cluster, spec: RegionSpec, routers: usize) -> Result<Self> {
+        let mut started = vec![cluster.router(spec, ROUTER).await?];
+        while started.len() < routers {
+            started.push(cluster.further_router(spec, ROUTER, &[]).await?);
+        }
+        let instances = start_instances(cluster, spec).await?;
+        Ok(Self { spec, routers: started, instances })
+    }
+
+    /// Instances first, and then what knows of them.
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        let of_instances = self.instances.iter().flat_map(|i| [&i.agent, &i.server]);
+        of_instances.chain(self.routers.iter().map(|router| &router.program))
+    }
+
+    /// Loses all of its processes; when it began.
+    pub async fn lose(&mut self, loss: Loss) -> Result<Instant> {
+        let lost_at = Instant::now();
+        match loss {
+            Loss::Stopped => signal("STOP", self.programs()).await?,
+            Loss::Killed => {
+                signal("KILL", self.programs()).await?;
+                for instance in &mut self.instances {
+                    instance.agent.ended().await?;
+                    instance.server.ended().await?;
+                }
+                for router in &mut self.routers {
+                    router.program.ended().await?;
+                }
+            }
+        }
+        Ok(lost_at)
+    }
+}
+
+async fn start_instances(cluster: &Cluster, region: RegionSpec) -> Result<Vec<Instance>> {
+    let mut instances = Vec::new();
+    for n in 1..=INSTANCES {
+        let spec = InstanceSpec {
+            model: MODEL.to_owned(),
+            slots: SLOTS,
+            ..InstanceSpec::new(&format!("{}-{n}", region.id), region.id)
+        };
+        instances.push(cluster.instance(&spec).await?);
+    }
+    Ok(instances)
+}

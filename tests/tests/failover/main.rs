@@ -1,0 +1,8 @@
+//! Failover end to end: real processes of three regions, some of which are killed or stopped under traffic.
+
+#![forbid(unsafe_code)]
+
+mod exhausted;
+mod instance_loss;
+mod region_loss;
+mod support;
