@@ -29,7 +29,7 @@
 //!   refused, unless forced.
 //! - **Panic.** Where no region of a request is said to be alive, what is said is set aside: stale evidence is
 //!   likelier than the end of the fleet. An operator's order and a network that does not connect stand.
-//! - **Nobody to move to.** A region without instances is not judged: it is not failed.
+//! - **No instances, no statement.** A region that has none, or plans the drain of all, has not failed.
 //!
 //! The machine of one region is [`RegionMachine`]; of all of them, with operators' orders and the lease
 //! holder's word, [`Handler`].
@@ -67,4 +67,4 @@ use judge::Rating;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;

@@ -77,8 +77,10 @@ pub struct Monitor {
     ejected: u32,
     /// Since when there has been a sign of trouble in a region, for how long its failover took.
     signs: BTreeMap<RegionId, u64>,
-    /// Of failovers, until a lease holder takes them to write them.
+    /// Of failovers, until they are written under a lease.
     events: VecDeque<FailoverEvent>,
+    /// The epoch whose holder, this router, knows what those before it have written.
+    restored: Option<u64>,
     /// When home's instances are looked through next for some to drain or to release.
     remedies_ms: u64,
     /// Something that a snapshot shows has changed since the last one.
@@ -143,6 +145,7 @@ impl Monitor {
             ejected: 0,
             signs: BTreeMap::new(),
             events: VecDeque::new(),
+            restored: None,
             remedies_ms: 0,
             is_changed: true,
             settings,
@@ -154,7 +157,7 @@ impl Monitor {
         let Reading { regions, standings, orders, records } = reading;
         self.freshness.look(&standings, interval_ms, now_ms);
         let hear = |standing: Arc<Standing>| {
-            let is_fresh = self.freshness.is_fresh(&standing, now_ms);
+            let (standing, is_fresh) = self.freshness.hear(standing, now_ms);
             Heard { standing, is_fresh }
         };
         self.heard = standings.into_iter().map(hear).collect();
@@ -165,7 +168,7 @@ impl Monitor {
         self.peers.keep(elsewhere, now_ms);
         self.handler.keep(regions.iter().map(|region| &region.id));
         self.regions = regions;
-        for order in orders {
+        for order in merged(orders) {
             self.handler.order(order, now_ms);
         }
         for record in records {
@@ -177,6 +180,18 @@ impl Monitor {
     /// An operator wants something of a region.
     pub fn order(&mut self, order: RegionOrder, now_ms: u64) {
         self.handler.order(order, now_ms);
+    }
+
+    /// What is stored of past failovers, to begin with and whenever a lease was taken, in its epoch. What
+    /// this router saw before that, the holder before it has written, but for what is still under way.
+    pub fn restore(&mut self, mut stored: Vec<FailoverEvent>, epoch: Option<u64>) {
+        let is_under_way = |event: &FailoverEvent| event.ended_at.is_none();
+        if epoch.is_some() {
+            stored.retain(is_under_way);
+        }
+        self.handler.restore(stored);
+        self.events = self.handler.history().into_iter().filter(is_under_way).collect();
+        self.restored = epoch;
     }
 
     /// Whom to probe now. The end of each is told to [`Self::probed`].
@@ -200,6 +215,11 @@ impl Monitor {
         let verdict = self.probes.handle(id, result, answered_since, now_ms)?;
         self.recount();
         Some(verdict)
+    }
+
+    pub fn home_instances(&self) -> impl Iterator<Item = &InstanceId> {
+        let registrations = self.heard.iter().map(|heard| &heard.standing.registration);
+        registrations.filter(|r| r.region == self.settings.home).map(|r| &r.id)
     }
 
     /// The instances whose machines the cloud calls impaired, in place of those that it did before.
@@ -240,9 +260,7 @@ impl Monitor {
     /// Judges the regions by all that is known. `ejected`: how many of home's ready instances live requests
     /// have ejected. Returns what has happened, for the log.
     pub fn evaluate(&mut self, ejected: u32, now_ms: u64, at: Timestamp) -> Vec<Output> {
-        for region in self.peers.tick(now_ms) {
-            self.signs.entry(region).or_insert(now_ms);
-        }
+        self.peers.tick(now_ms);
         if ejected > 0 && self.ejected == 0 {
             self.signs.entry(self.settings.home.clone()).or_insert(now_ms);
         }
@@ -255,9 +273,13 @@ impl Monitor {
                 all,
                 reachable: !self.peers.is_ejected(&region.id),
             };
+            let is_missed = self.peers.misses(&region.id) > 0;
+            if is_missed {
+                self.signs.entry(region.id.clone()).or_insert(now_ms);
+            }
             let sign_ms = self.signs.get(&region.id).copied().unwrap_or(now_ms);
             self.handler.evidence(&region.id, evidence, sign_ms, now_ms);
-            if evidence.reachable && evidence.ratio().is_none_or(|ratio| ratio >= 1.0) {
+            if !is_missed && evidence.ratio().is_none_or(|ratio| ratio >= 1.0) {
                 self.signs.remove(&region.id);
             }
         }
@@ -308,7 +330,9 @@ impl Monitor {
             let writer = (&self.settings.home, self.settings.router.as_str());
             let statuses = self.handler.status();
             deeds.extend(self.ledger.records(writer, statuses, epoch, (now_ms, at)));
-            deeds.extend(self.events.drain(..).map(Deed::Event));
+            if self.restored == Some(epoch) {
+                deeds.extend(self.events.drain(..).map(Deed::Event));
+            }
         }
         deeds
     }
@@ -363,6 +387,19 @@ impl Monitor {
         self.tallies = tally::tally(&members);
         self.is_changed = true;
     }
+}
+
+/// One order for each region: of several regions' opinions, those that do not count must not act for a moment.
+fn merged(orders: Vec<RegionOrder>) -> impl Iterator<Item = RegionOrder> {
+    let mut by_region: BTreeMap<RegionId, RegionOrder> = BTreeMap::new();
+    for order in orders {
+        let order = match by_region.remove(&order.region) {
+            Some(before) => before.merge(order),
+            None => order,
+        };
+        by_region.insert(order.region.clone(), order);
+    }
+    by_region.into_values()
 }
 
 /// Instances of home that have an agent to ask. One that drains or is quarantined has said what there is to

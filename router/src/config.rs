@@ -1,6 +1,7 @@
 //! The router's configuration: as written in TOML and the environment (`MRGC_ROUTER__…`), then validated.
 
 mod attestation;
+mod aws;
 mod check;
 mod ejection;
 mod failover;
@@ -19,6 +20,7 @@ use mrgc_store::{StoreConfig, look_interval};
 use serde::{Deserialize, Serialize};
 
 pub use attestation::Attestation;
+pub use aws::Aws;
 pub use check::is_policy_name;
 pub use ejection::Ejection;
 pub use failover::Failover;
@@ -40,6 +42,7 @@ pub struct Config {
     pub failover: Failover,
     /// Left out: a static fleet, from `regions` and `instances`.
     pub store: Option<StoreConfig>,
+    pub aws: Aws,
     pub follow: Follow,
     pub attestation: Attestation,
     pub metrics: Metrics,

@@ -1,24 +1,23 @@
 //! Doing in the store what the monitor found, while this router holds the lease for it.
 
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use mrgc_fleet::{
-    model::{Desired, DesiredState, RegionId, Replacement, ReplacementOutcome, Stamp, Standing},
+    failover::MAX_EVENTS,
+    model::{Desired, DesiredState, RegionId, Replacement, ReplacementOutcome, Stamp, Standing, Timestamp},
     monitor::{Deed, Epochs},
 };
 use mrgc_store::{AuditEntry, LeaseKeeper, Store, StoreError};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
+    cloud::Groups,
     config::{Config, Role},
+    monitor::Event,
     sync::wall_clock,
 };
 
-/// Deeds that wait. At the bound they are dropped and counted: the monitor finds again what is left to do.
+/// Deeds that wait. At the bound they are dropped: the monitor finds again what is left to do.
 const WAITING: usize = 256;
 /// Of a deed, which is a few writes.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -32,12 +31,13 @@ pub struct Doer {
     health: Option<LeaseKeeper>,
     failover: Option<LeaseKeeper>,
     waiting: Option<mpsc::Sender<Deed>>,
-    dropped: AtomicU64,
+    store: Option<Store>,
 }
 
 impl Doer {
-    /// Contends for the leases from now on. `router` is who this is, for people.
-    pub fn start(store: &Store, config: &Config, router: &str) -> Self {
+    /// Contends for the leases from now on. `router` is who this is, for people; `groups` are told of what
+    /// is to be replaced.
+    pub fn start(store: &Store, config: &Config, router: &str, groups: Option<Groups>) -> Self {
         let keep = |role: Role, name: &str| {
             let lease = format!("{name}/{}", config.home());
             let has = config.roles.has(role);
@@ -48,6 +48,7 @@ impl Doer {
             store: store.clone(),
             home: config.home(),
             router: router.to_owned(),
+            groups,
             unwritten: VecDeque::new(),
         };
         tokio::spawn(worker.run(deeds));
@@ -55,7 +56,7 @@ impl Doer {
             health: keep(Role::Health, "health"),
             failover: keep(Role::Failover, "failover"),
             waiting: Some(waiting),
-            dropped: AtomicU64::new(0),
+            store: Some(store.clone()),
         }
     }
 
@@ -73,18 +74,32 @@ impl Doer {
         }
     }
 
+    /// Reads what the lease's holders before this one have written, and tells the monitor. Without it nothing
+    /// new is written, so it is tried until it is read.
+    pub fn read_history(&self, events: mpsc::Sender<Event>) {
+        let (Some(store), Some(epoch)) = (self.store.clone(), self.epochs().failover) else {
+            return;
+        };
+        tokio::spawn(async move {
+            let past = loop {
+                match store.failover_events(Timestamp(0), wall_clock(), MAX_EVENTS).await {
+                    Ok(past) => break past,
+                    Err(error) => tracing::warn!(%error, "the history of failovers was not read"),
+                }
+                tokio::time::sleep(TRY_AGAIN).await;
+            };
+            // The monitor is gone when the process ends.
+            let _ = events.send(Event::History { epoch, events: past }).await;
+        });
+    }
+
     /// Never waits.
     pub fn take(&self, deed: Deed) {
         if let Some(waiting) = &self.waiting
             && waiting.try_send(deed).is_err()
         {
-            self.dropped.fetch_add(1, Relaxed);
+            tracing::warn!("too many deeds wait for the store: one is dropped");
         }
-    }
-
-    /// Deeds dropped because too many waited.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
     }
 }
 
@@ -92,6 +107,7 @@ struct Worker {
     store: Store,
     home: RegionId,
     router: String,
+    groups: Option<Groups>,
     /// Events of the history: nothing else would bring them again.
     unwritten: VecDeque<Deed>,
 }
@@ -154,6 +170,9 @@ impl Worker {
             expires_at: None,
         };
         self.store.request_replacement(&replacement).await?;
+        if let Some(groups) = &self.groups {
+            groups.replace(&registration.id);
+        }
         Ok(())
     }
 
@@ -165,7 +184,9 @@ impl Worker {
         let outcome =
             ReplacementOutcome { at: wall_clock(), outcome: "its probes pass again".to_owned() };
         let (region, id) = (&registration.region, &registration.id);
-        match self.store.close_replacement(region, id, registration.generation, &outcome).await {
+        // Asked for, perhaps, before its agent was started again, which made another generation of it.
+        let Some(asked) = self.store.replacement(region, id).await? else { return Ok(()) };
+        match self.store.close_replacement(region, id, asked.generation, &outcome).await {
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -149,7 +149,10 @@ mod tests {
 
     #[test]
     fn a_candidate_keeps_its_slot_while_others_come_and_go() {
-        let (mut builder, mut table) = (Builder::new("us".into()), SlotTable::new(EjectionConfig::default(), Signs::default()));
+        let (mut builder, mut table) = (
+            Builder::new("us".into()),
+            SlotTable::new(EjectionConfig::default(), Signs::default()),
+        );
         let first = table.join(snapshot(&mut builder, &["i-1", "i-2"]));
         at_home(&first)[1].started(7);
         for ids in [&["i-1", "i-2"][..], &["i-0", "i-2", "i-3"], &["i-2"]] {
@@ -164,7 +167,10 @@ mod tests {
 
     #[test]
     fn the_gone_are_forgotten_once_nobody_holds_them() {
-        let (mut builder, mut table) = (Builder::new("us".into()), SlotTable::new(EjectionConfig::default(), Signs::default()));
+        let (mut builder, mut table) = (
+            Builder::new("us".into()),
+            SlotTable::new(EjectionConfig::default(), Signs::default()),
+        );
         let first = table.join(snapshot(&mut builder, &["i-1", "i-2", "i-3"]));
         let held = at_home(&first)[0].clone();
         drop(first);

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attestation;
+mod cloud;
 mod collect;
 pub mod config;
 mod control;

@@ -16,7 +16,7 @@ use std::{
 
 use mrgc_fleet::{
     failover::{FailoverEvent, Output, Transition},
-    health::{ProbeResult, Verdict},
+    health::ProbeResult,
     model::{InstanceId, RegionId},
     monitor::{Monitor, PingDue, ProbeDue, Reading, Settings},
     snapshot::{Level, Snapshot},
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     attestation::{Attestations, Known, Mask},
+    cloud,
     config::Config,
     control::failover::Command,
     deeds::Doer,
@@ -67,7 +68,14 @@ pub enum Event {
         /// `None` where nobody answered.
         pong: Option<Pong>,
     },
+    /// At EC2's status of the instances.
+    Looked(cloud::Look),
     Command(Command),
+    /// What is stored of past failovers, for whoever took the lease in this epoch.
+    History {
+        epoch: u64,
+        events: Vec<FailoverEvent>,
+    },
 }
 
 /// The monitor, with what this router knows of enclaves beyond what their agents say.
@@ -90,6 +98,11 @@ impl Observer {
     pub fn read(&mut self, reading: Reading, interval: Duration, now_ms: u64) {
         self.mask.keep(&reading.standings);
         self.monitor.read(reading, interval.as_millis() as u64, now_ms);
+    }
+
+    /// What is stored of past failovers, to begin with.
+    pub fn restore(&mut self, events: Vec<FailoverEvent>) {
+        self.monitor.restore(events, None);
     }
 
     /// The fleet as it is known now.
@@ -127,6 +140,8 @@ pub struct Parts {
     /// `None` where this process does not probe.
     pub prober: Option<Prober>,
     pub pinger: Pinger,
+    /// `None` where EC2 is not asked.
+    pub cloud: Option<cloud::Watch>,
     pub doer: Doer,
     pub events: mpsc::Sender<Event>,
 }
@@ -137,11 +152,13 @@ pub struct Shell {
     parts: Parts,
     published: Instant,
     is_stale: bool,
+    /// The last epoch of the lease under which the history was asked for.
+    asked: Option<u64>,
 }
 
 impl Shell {
     pub fn new(observer: Observer, parts: Parts) -> Self {
-        Self { observer, parts, published: Instant::now(), is_stale: true }
+        Self { observer, parts, published: Instant::now(), is_stale: true, asked: None }
     }
 
     /// Runs until the process ends.
@@ -180,9 +197,10 @@ impl Shell {
                 let fleet = self.parts.fleet();
                 let slot = fleet.as_deref().and_then(|fleet| slot(fleet, &id));
                 let answered = slot.is_some_and(|slot| slot.answered_ms() >= sent_ms);
+                let was_unhealthy = monitor.verdict(&id).is_unhealthy();
                 if let Some(verdict) = monitor.probed(&id, result, answered, now_ms) {
                     tracing::info!(instance = %id, ?verdict, "its probes changed their verdict");
-                    if let (Verdict::Healthy, Some(slot)) = (verdict, slot) {
+                    if let Some(slot) = slot.filter(|_| was_unhealthy) {
                         slot.rejoin(now_ms);
                     }
                 }
@@ -196,6 +214,12 @@ impl Shell {
                     *known = pong.attested_pools;
                 }
             }
+            Event::Looked(look) => {
+                if let Some(cloud) = &mut self.parts.cloud {
+                    cloud.looked(look, monitor, now_ms);
+                }
+            }
+            Event::History { epoch, events } => monitor.restore(events, Some(epoch)),
             Event::Command(command) => command.obey(monitor, &self.parts.doer, now_ms),
         }
     }
@@ -210,7 +234,16 @@ impl Shell {
         if let Some(fleet) = &fleet {
             mask_peers(monitor, fleet);
         }
-        for deed in monitor.deeds(self.parts.doer.epochs(), now_ms, at) {
+        let mut epochs = self.parts.doer.epochs();
+        if let Some(cloud) = &mut self.parts.cloud {
+            cloud.turn(epochs.health.is_some(), monitor, &self.parts.events, now_ms);
+            epochs.health = epochs.health.filter(|_| cloud.is_settled());
+        }
+        if epochs.failover.is_some() && epochs.failover != self.asked {
+            self.asked = epochs.failover;
+            self.parts.doer.read_history(self.parts.events.clone());
+        }
+        for deed in monitor.deeds(epochs, now_ms, at) {
             self.parts.doer.take(deed);
         }
         self.is_stale |= monitor.take_changes();
@@ -271,7 +304,7 @@ fn tell(output: &Output) {
         }
         Output::Event(event) => {
             let FailoverEvent { id, to, duration_ms, ended_at, .. } = event;
-            tracing::info!(id, ?to, duration_ms, is_over = ended_at.is_some(), "failover");
+            tracing::warn!(id, ?to, duration_ms, is_over = ended_at.is_some(), "failover");
         }
     }
 }

@@ -14,7 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use mrgc_fleet::health::ProbeResult;
+use mrgc_fleet::{
+    health::ProbeResult,
+    model::{Health, Lifecycle},
+};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -28,8 +31,6 @@ use crate::config::{HealthCheck, Scheme};
 /// What is read of an answer's body.
 const MAX_BODY_BYTES: usize = 64 << 10;
 const MAX_REDIRECTS: usize = 3;
-/// How an agent says that it is well and leaves: no fault of the instance.
-const DRAINING: &str = "draining";
 
 /// Why a probe did not pass.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +156,7 @@ impl Inner {
         let body = read(response.into_body()).await?;
         match wanted {
             Some(wanted) if contains(&body, wanted.as_bytes()) => Ok(()),
-            _ if says_draining(&body) => Ok(()),
+            _ if is_well_and_leaves(&body) => Ok(()),
             Some(wanted) => Err(Failed::Body(wanted.to_owned())),
             None => Err(Failed::Status(status)),
         }
@@ -200,12 +201,17 @@ fn contains(body: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || body.windows(wanted.len()).any(|window| window == wanted)
 }
 
-fn says_draining(body: &[u8]) -> bool {
+/// Whether an agent that answers 503 says that it drains, as a router may have told it to, and that nothing is
+/// wrong with the instance.
+fn is_well_and_leaves(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
-    struct Health {
-        status: String,
+    struct Answer {
+        status: Health,
+        lifecycle: Lifecycle,
     }
-    serde_json::from_slice::<Health>(body).is_ok_and(|health| health.status == DRAINING)
+    serde_json::from_slice::<Answer>(body).is_ok_and(|answer| {
+        answer.lifecycle == Lifecycle::Draining && answer.status != Health::Unhealthy
+    })
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub enum Refusal {
 /// How a request's last attempt failed: what the client is to make of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
+    /// Nobody could be connected to: nothing was sent.
+    Unreachable,
     Broken,
     TimedOut,
     /// It was told to come back later.
@@ -94,7 +96,9 @@ impl Refusal {
             }
             Self::AllFailed { how: Failure::Broken, .. } => StatusCode::BAD_GATEWAY,
             Self::AllFailed { how: Failure::TimedOut, .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::AllFailed { how: Failure::Full, .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::AllFailed { how: Failure::Full | Failure::Unreachable, .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::NoSuchMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Loop => StatusCode::LOOP_DETECTED,

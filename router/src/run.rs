@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Error, Result, bail};
-use mrgc_fleet::monitor::Reading;
+use mrgc_fleet::{
+    failover::{FailoverEvent, MAX_EVENTS},
+    model::Timestamp,
+    monitor::Reading,
+};
 use mrgc_policy_host::Engine;
 use mrgc_store::{Store, StoreConfig, StoreError, embedded};
 use tokio::{
@@ -14,6 +18,7 @@ use tokio::{
 
 use crate::{
     attestation::{self, Asker, Attestations, Board, Pace},
+    cloud::{Cloud, Groups},
     collect::{self, Collection},
     config::{Config, Role},
     control::{self, Context, Uploads},
@@ -26,7 +31,7 @@ use crate::{
     policies::{Conductor, Handle, RouteTable, Version, catalog},
     probe::Prober,
     supervisor,
-    sync::{self, Followers},
+    sync::{self, Followers, wall_clock},
 };
 
 /// Where a running router listens. `None` for a role it does not have.
@@ -186,6 +191,7 @@ struct Watch {
     followers: Option<Followers>,
     observer: Observer,
     attestations: Attestations,
+    cloud: Cloud,
     health: HealthBoard,
     signs: Signs,
     clock: Clock,
@@ -208,6 +214,9 @@ impl Watch {
         let reading = first_reading(config, followers.as_mut(), &health).await?;
         let interval = config.follow.interval(reading.standings.len());
         observer.read(reading, interval, clock.now_ms());
+        if let Some(store) = &store {
+            observer.restore(past_failovers(store).await);
+        }
         let (events, inbox) = mpsc::channel(monitor::EVENTS);
         Ok(Self {
             config: config.clone(),
@@ -215,6 +224,7 @@ impl Watch {
             followers,
             observer,
             attestations,
+            cloud: Cloud::connect(config).await?,
             health,
             signs: Signs::default(),
             clock,
@@ -235,6 +245,10 @@ impl Watch {
         let Self { config, events, .. } = self;
         let router = name(&config, self.node);
         let probes = config.roles.has(Role::Health);
+        let doer = self.store.map(|store| {
+            let start = |service| Groups::start(service, store.clone(), &router);
+            Doer::start(&store, &config, &router, self.cloud.auto_scaling.map(start))
+        });
         let parts = Parts {
             conductor,
             health: self.health,
@@ -242,7 +256,8 @@ impl Watch {
             clock: self.clock,
             prober: probes.then(|| Prober::new(&config.health_check)).transpose()?,
             pinger: Pinger::new(reqwest::Client::builder().no_proxy().build()?),
-            doer: self.store.map(|s| Doer::start(&s, &config, &router)).unwrap_or_default(),
+            cloud: self.cloud.watch,
+            doer: doer.unwrap_or_default(),
             events: events.clone(),
         };
         tokio::spawn(Shell::new(self.observer, parts).run(self.inbox));
@@ -251,6 +266,15 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Without them the counts begin again: nothing to fail for.
+async fn past_failovers(store: &Store) -> Vec<FailoverEvent> {
+    let events = store.failover_events(Timestamp(0), wall_clock(), MAX_EVENTS).await;
+    events.unwrap_or_else(|e| {
+        tracing::warn!("no history of failovers to start with: {e}");
+        Vec::new()
+    })
 }
 
 /// As in `us-east-1-0a1b2c3d`.

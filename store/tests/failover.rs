@@ -204,6 +204,7 @@ fn event(at: Timestamp, id: &str) -> FailoverEvent {
         strategy: Strategy::Immediate,
         reason: Some("none of 8 is healthy".to_owned()),
         operator: None,
+        writer_region: WEST.into(),
     }
 }
 

@@ -10,22 +10,18 @@
 
 use std::{
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
-use mrgc_fleet::model::{Health, Lifecycle, RegionId, Registration, Report};
+use mrgc_fleet::model::{RegionId, Registration};
 use mrgc_store::{Store, StoreConfig, look_interval};
 use mrgc_tests::{
     cluster::{Cluster, PATIENCE, Program, RegionSpec, Router, VIRGINIA, eventually},
+    crowd::{Crowd, Heartbeats, heartbeat},
     usage,
 };
-use tokio::task::JoinSet;
 
 const INSTANCES: u64 = 10_000;
 /// 10,000 writes of 1 KB in 10 s stay under a partition's limit with these.
@@ -33,14 +29,12 @@ const SHARDS: u32 = 16;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How often a router looks at a small fleet, unless configured otherwise.
 const LOOK: Duration = Duration::from_secs(1);
-const WRITERS: u64 = 16;
 const MEASURED_FOR: Duration = Duration::from_secs(40);
 const SAMPLES: u64 = 40;
 const LISTINGS: u32 = 10;
 /// Of one core.
 const MAX_CPU_SHARE: f64 = 0.05;
 const MAX_MEMORY_MB: f64 = 200.0;
-const POOLS: u64 = 8;
 const ROUTE: &str = "[[routes]]\nname = \"any\"\npolicies = [{ name = \"score\" }]\n";
 
 fn main() -> Result<ExitCode> {
@@ -60,99 +54,16 @@ async fn run() -> Result<ExitCode> {
     let region = RegionId::from(VIRGINIA.id);
     let router = cluster.router(RegionSpec { shards: SHARDS, ..VIRGINIA }, ROUTE).await?;
     eprintln!("registering {INSTANCES} instances");
-    let fleet = Arc::new(register(&store, &region).await?);
-
-    let sent = Arc::new(AtomicU64::new(0));
-    let writes = Arc::new(std::sync::Mutex::new(histogram()?));
-    let mut beating = JoinSet::new();
-    for writer in 0..WRITERS {
-        let (store, fleet, sent) = (store.clone(), fleet.clone(), sent.clone());
-        beating.spawn(beat(store, fleet, writer, sent, writes.clone()));
-    }
+    let crowd = Crowd::register(&store, &region, INSTANCES).await?;
+    let heartbeats = crowd.beat(&store, HEARTBEAT)?;
     // Before that, not every instance has reported.
     tokio::time::sleep(HEARTBEAT.mul_f64(1.5)).await;
     eprintln!("measuring for {} s", MEASURED_FOR.as_secs());
-    let load = Load::measure(&router.program, &cluster.state, &sent).await?;
+    let load = Load::measure(&router.program, &cluster.state, &heartbeats).await?;
     let listing = listing(&store, &region).await?;
     eprintln!("following {SAMPLES} heartbeats into the snapshot");
-    let seen = heartbeats_seen(&cluster, &router, &store, &fleet[0]).await?;
-    beating.abort_all();
-
-    let writes = writes.lock().map_err(|_| anyhow::anyhow!("a writer panicked"))?.clone();
-    Ok(report(&load, &listing, &writes, &seen))
-}
-
-async fn register(store: &Store, region: &RegionId) -> Result<Vec<Registration>> {
-    let mut registering = JoinSet::new();
-    for writer in 0..WRITERS {
-        let (store, region) = (store.clone(), region.clone());
-        registering.spawn(async move {
-            let mut registered = Vec::new();
-            for n in (writer..INSTANCES).step_by(WRITERS as usize) {
-                let (id, pool) = (format!("i-{n:017x}"), format!("model-{}", n % POOLS));
-                let address = format!("10.66.{}.{}:8000", n / 256, n % 256);
-                let new = Registration {
-                    zone: Some(format!("{region}a")),
-                    instance_type: Some("p5.48xlarge".to_owned()),
-                    slots: Some(64),
-                    ..Registration::new(id, region.clone(), pool, address)
-                };
-                registered.push(store.register(&new).await?);
-            }
-            anyhow::Ok(registered)
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(registered) = registering.join_next().await {
-        all.extend(registered??);
-    }
-    Ok(all)
-}
-
-/// Heartbeats of every 16th instance but the first, evenly over the interval, for ever.
-async fn beat(
-    store: Store,
-    fleet: Arc<Vec<Registration>>,
-    writer: u64,
-    sent: Arc<AtomicU64>,
-    writes: Arc<std::sync::Mutex<Histogram<u64>>>,
-) -> Result<()> {
-    let own: Vec<_> =
-        fleet.iter().skip(1).skip(writer as usize).step_by(WRITERS as usize).collect();
-    let mut ticks = tokio::time::interval(HEARTBEAT.div_f64(own.len() as f64));
-    let mut sequence = 0;
-    loop {
-        sequence += 1;
-        for registration in &own {
-            ticks.tick().await;
-            let started = Instant::now();
-            store.report(&heartbeat(registration, sequence)).await?;
-            sent.fetch_add(1, Relaxed);
-            if let Ok(mut writes) = writes.lock() {
-                writes.saturating_record(started.elapsed().as_micros() as u64);
-            }
-        }
-    }
-}
-
-fn heartbeat(registration: &Registration, sequence: u64) -> Report {
-    Report {
-        lifecycle: Lifecycle::Available,
-        health: Health::Healthy,
-        queue_depth: Some((sequence % 9) as u32),
-        running: Some((sequence % 60) as u32),
-        avg_latency_ms: Some(150.0 + (sequence % 100) as f64),
-        time_to_first_token_ms: Some(80.0 + (sequence % 40) as f64),
-        models: vec!["meta-llama/Llama-3.1-70B-Instruct".to_owned()],
-        gpu_utilization: Some(0.5 + 0.005 * (sequence % 100) as f64),
-        gpu_memory_free_bytes: Some(8_589_934_592),
-        ..Report::new(
-            registration.id.clone(),
-            registration.region.clone(),
-            registration.generation,
-            sequence,
-        )
-    }
+    let seen = heartbeats_seen(&cluster, &router, &store, crowd.silent()).await?;
+    Ok(report(&load, &listing, &heartbeats.writes_us(), &seen))
 }
 
 /// What the processes used while heartbeats came.
@@ -165,9 +76,9 @@ struct Load {
 }
 
 impl Load {
-    async fn measure(router: &Program, engine: &Program, sent: &AtomicU64) -> Result<Self> {
+    async fn measure(router: &Program, engine: &Program, heartbeats: &Heartbeats) -> Result<Self> {
         let (router, engine) = (router.pid().context("pid")?, engine.pid().context("pid")?);
-        let (started, sent_before) = (Instant::now(), sent.load(Relaxed));
+        let (started, sent_before) = (Instant::now(), heartbeats.sent());
         let before = (usage::cpu(router)?, usage::cpu(engine)?);
         tokio::time::sleep(MEASURED_FOR).await;
         let after = (usage::cpu(router)?, usage::cpu(engine)?);
@@ -178,7 +89,7 @@ impl Load {
             router_mb: usage::memory_bytes(router)? as f64 / 1e6,
             engine_share: share(before.1, after.1),
             engine_mb: usage::memory_bytes(engine)? as f64 / 1e6,
-            heartbeats_per_second: (sent.load(Relaxed) - sent_before) as f64 / elapsed,
+            heartbeats_per_second: (heartbeats.sent() - sent_before) as f64 / elapsed,
         })
     }
 }

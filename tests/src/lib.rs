@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod crowd;
 pub mod demo;
 pub mod load;
 pub mod model_server;

@@ -11,7 +11,7 @@ mod client;
 mod journal;
 mod stats;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,8 +55,9 @@ pub struct LoadConfig {
     pub count_headers: Vec<HeaderName>,
     /// For a whole exchange, connecting included.
     pub timeout: Duration,
-    /// A target that answers nothing, or not within this time, is given up, and the request sent to the next.
-    pub turn_away_after: Option<Duration>,
+    /// Where a target cannot be connected to, or drops the connection before anything of an answer came, the
+    /// request is sent to the next one.
+    pub retries: bool,
     /// Where to write what came of each exchange.
     pub journal: Option<Journal>,
     /// End after so many requests; `None` goes on until stopped.
@@ -75,7 +76,7 @@ impl Default for LoadConfig {
             headers: HeaderMap::new(),
             count_headers: Vec::new(),
             timeout: Duration::from_secs(30),
-            turn_away_after: None,
+            retries: false,
             journal: None,
             requests_max: None,
         }
@@ -118,6 +119,15 @@ impl Load {
             workers.spawn(work(Arc::clone(&plan), tally, stopped.clone()));
         }
         Ok(Self { plan, tallies, stop, workers })
+    }
+
+    /// Sends nothing more to a target, as the index says, until it is opened again: the next one stands in.
+    pub fn close(&self, target: usize) {
+        self.plan.targets[target].is_closed.store(true, Relaxed);
+    }
+
+    pub fn open(&self, target: usize) {
+        self.plan.targets[target].is_closed.store(false, Relaxed);
     }
 
     /// What has come of it so far.
@@ -163,7 +173,7 @@ struct Plan {
     headers: HeaderMap,
     count_headers: Vec<HeaderName>,
     timeout: Duration,
-    turn_away_after: Option<Duration>,
+    retries: bool,
     journal: Option<Journal>,
     requests_max: u64,
     started: Instant,
@@ -176,6 +186,7 @@ struct Target {
     authority: String,
     host: HeaderValue,
     path: Uri,
+    is_closed: AtomicBool,
 }
 
 /// One request to be sent.
@@ -218,7 +229,7 @@ impl Plan {
             headers,
             count_headers: config.count_headers,
             timeout: config.timeout,
-            turn_away_after: config.turn_away_after,
+            retries: config.retries,
             journal: config.journal,
             requests_max: config.requests_max.unwrap_or(u64::MAX),
             started: Instant::now(),
@@ -244,6 +255,13 @@ impl Plan {
         })
     }
 
+    /// The first one that is open, from this one on; this one where none is.
+    fn open_target(&self, first: usize) -> usize {
+        let count = self.targets.len();
+        let mut targets = (first..first + count).map(|target| target % count);
+        targets.find(|target| !self.targets[*target].is_closed.load(Relaxed)).unwrap_or(first)
+    }
+
     fn request(&self, ticket: Ticket) -> Request<Full<Bytes>> {
         let body = if ticket.streams { &self.streaming_body } else { &self.plain_body };
         let target = &self.targets[ticket.target];
@@ -267,14 +285,13 @@ fn target(url: &str) -> anyhow::Result<Target> {
     };
     let host = HeaderValue::from_str(&authority)
         .with_context(|| format!("target {url:?}: the host is no header value"))?;
-    Ok(Target { authority, host, path: Uri::from(path) })
+    Ok(Target { authority, host, path: Uri::from(path), is_closed: AtomicBool::new(false) })
 }
 
 /// One worker: takes tickets until there are none or the load is stopped.
 async fn work(plan: Arc<Plan>, tally: Arc<Mutex<Stats>>, mut stopped: watch::Receiver<bool>) {
-    let head_limit = plan.turn_away_after.unwrap_or(plan.timeout);
-    let client = |target: &Target| Client::new(&target.authority, head_limit);
-    let mut clients: Vec<Client> = plan.targets.iter().map(client).collect();
+    let mut clients: Vec<Client> =
+        plan.targets.iter().map(|target| Client::new(&target.authority)).collect();
     while !*stopped.borrow()
         && let Some(mut ticket) = plan.take_ticket()
     {
@@ -291,11 +308,12 @@ async fn work(plan: Arc<Plan>, tally: Arc<Mutex<Stats>>, mut stopped: watch::Rec
                 begun = due;
             }
         }
-        let mut tries_left = if plan.turn_away_after.is_some() { clients.len() } else { 1 };
+        let mut tries_left = if plan.retries { clients.len() } else { 1 };
         while tries_left > 0 {
             tries_left -= 1;
-            let is_unanswered = exchange(&plan, &tally, &mut clients, ticket, begun).await;
-            if !is_unanswered {
+            ticket.target = plan.open_target(ticket.target);
+            let is_dropped = exchange(&plan, &tally, &mut clients, ticket, begun).await;
+            if !is_dropped {
                 break;
             }
             ticket.target = (ticket.target + 1) % clients.len();
@@ -303,7 +321,7 @@ async fn work(plan: Arc<Plan>, tally: Arc<Mutex<Stats>>, mut stopped: watch::Rec
     }
 }
 
-/// Sends a ticket's request to its target; whether nothing of an answer came.
+/// Sends a ticket's request to its target; whether that one dropped it.
 async fn exchange(
     plan: &Plan,
     tally: &Mutex<Stats>,
@@ -318,7 +336,7 @@ async fn exchange(
         Ok(outcome) => outcome,
         Err(_) => client.timed_out(plan.timeout),
     };
-    let (is_unconnected, is_unanswered) = (outcome.is_unconnected(), outcome.is_unanswered());
+    let (is_unconnected, is_dropped) = (outcome.is_unconnected(), outcome.is_dropped());
     if let Some(journal) = &plan.journal {
         let Ticket { number, target, streams, .. } = ticket;
         journal.write(Record::new(number, target, streams, sent, &outcome));
@@ -327,5 +345,5 @@ async fn exchange(
     if is_unconnected {
         tokio::time::sleep(CONNECT_RETRY).await;
     }
-    is_unanswered
+    is_dropped
 }

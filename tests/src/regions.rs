@@ -1,7 +1,5 @@
 //! Three regions of real processes under steady traffic, one of which is lost and comes back.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -12,21 +10,20 @@ use crate::{
         VIRGINIA, eventually, signal,
     },
     load::{Journal, Load, LoadConfig, Pace, Record},
+    policies::stock_component,
 };
 
 pub const MODEL: &str = "llama";
 pub const REQUESTS_PER_SECOND: f64 = 200.0;
 const CONNECTIONS: usize = 160;
-/// When a client that hears nothing turns to another router. Longer than a surviving one takes to answer.
-const TURN_AWAY_AFTER: Duration = Duration::from_secs(2);
 
 const INSTANCES: usize = 2;
 /// Two of the lost one's instances, and as many for what they take over.
 const SLOTS: u32 = 32;
 
-/// Every router spreads its requests over all regions. What takes half a minute and more by default is short,
-/// so that a region's return can be watched; what makes a failover fast is as it is by default.
-pub const ROUTER: &str = r#"
+/// Every router spreads its requests over all regions, in turn. What takes half a minute and more by default
+/// is short, so that a region's return can be watched. What makes a failover fast is as it is by default.
+const ROUTER: &str = r#"
 [health_check]
 interval_seconds = 0.5
 timeout_seconds = 0.4
@@ -43,8 +40,13 @@ evaluation_seconds = 1.0
 
 [[routes]]
 name = "any"
-picker = "near_best"
+policies = [{ name = "round-robin", level = "region" }]
 "#;
+/// A busy machine takes a thread away for longer than a policy's usual deadlines.
+const PATIENT_POLICIES: [(&str, &str); 2] = [
+    ("MRGC_ROUTER__POLICIES__SCORE_DEADLINE_MS", "100"),
+    ("MRGC_ROUTER__POLICIES__OBSERVE_DEADLINE_MS", "1000"),
+];
 
 /// How a region is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +172,7 @@ impl Regions {
             connections: CONNECTIONS,
             streaming_share: 0.5,
             model: MODEL.to_owned(),
-            turn_away_after: Some(TURN_AWAY_AFTER),
+            retries: true,
             journal: Some(journal.clone()),
             ..LoadConfig::default()
         })?;
@@ -182,21 +184,41 @@ impl Regions {
         record.target >= self.lost.routers.len()
     }
 
-    /// Whether an exchange that failed may have, while the region was away. One that entered by a survivor
-    /// may only where its response had begun before: its head, whenever the client got it, came from there.
-    pub fn is_excused(&self, record: &Record, lost_at: Instant) -> bool {
-        let began_there = record.region.as_deref() == Some(self.lost.spec.id);
-        match self.entered_by_survivor(record) {
-            true => began_there && record.sent <= lost_at,
-            false => record.ended > lost_at,
+    /// Exchanges that failed though they must not have. While the region was away one that entered by a
+    /// survivor may have only where its response had begun before: its head, whenever the client got it, came
+    /// from there.
+    pub fn failed<'a>(
+        &self,
+        records: &'a [Record],
+        lost_at: Instant,
+        well_at: Instant,
+    ) -> Vec<&'a Record> {
+        let may_fail = |r: &Record| {
+            let began_there = r.region.as_deref() == Some(self.lost.spec.id);
+            match self.entered_by_survivor(r) {
+                true => began_there && r.sent <= lost_at,
+                false => r.ended > lost_at && r.sent <= well_at,
+            }
+        };
+        records.iter().filter(|r| !r.is_ok() && !may_fail(r)).collect()
+    }
+
+    /// Loses a region; when it began. Clients turn to other routers: at once where theirs is silent, and
+    /// otherwise when it drops them.
+    pub async fn lose(&mut self, loss: Loss, traffic: &Traffic) -> Result<Instant> {
+        if loss == Loss::Stopped {
+            (0..self.lost.routers.len()).for_each(|router| traffic.load.close(router));
         }
+        self.lost.lose(loss).await
     }
 
     /// Brings back what was lost.
-    pub async fn bring_back(&mut self, loss: Loss) -> Result<()> {
+    pub async fn bring_back(&mut self, loss: Loss, traffic: &Traffic) -> Result<()> {
         let Self { cluster, lost, .. } = self;
         if loss == Loss::Stopped {
-            return signal("CONT", lost.programs()).await;
+            signal("CONT", lost.programs()).await?;
+            (0..lost.routers.len()).for_each(|router| traffic.load.open(router));
+            return Ok(());
         }
         for router in &mut lost.routers {
             router.restart().await?;
@@ -208,9 +230,16 @@ impl Regions {
 
 impl Site {
     async fn start(cluster: &Cluster, spec: RegionSpec, routers: usize) -> Result<Self> {
-        let mut started = vec![cluster.router(spec, ROUTER).await?];
+        // Alone, for a router compiles all that it finds when it starts.
+        let folder = cluster.dir.path().join("policies");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("round-robin.wasm"), stock_component("round-robin")?)?;
+        let folder = folder.display().to_string();
+        let [score, observe] = PATIENT_POLICIES;
+        let environment = [score, observe, ("MRGC_ROUTER__POLICIES__DIR", &folder)];
+        let mut started = vec![cluster.router_with(spec, ROUTER, &environment).await?];
         while started.len() < routers {
-            started.push(cluster.further_router(spec, ROUTER, &[]).await?);
+            started.push(cluster.further_router(spec, ROUTER, &environment).await?);
         }
         let instances = start_instances(cluster, spec).await?;
         Ok(Self { spec, routers: started, instances })

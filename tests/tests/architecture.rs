@@ -10,10 +10,14 @@ fn allowed(package: &str) -> &'static [&'static str] {
     match package {
         "mrgc-fleet" | "mrgc-settings" => &[],
         "mrgc-policy-host" | "mrgc-policy-sdk" => &[],
+        "mrgc-aws" => &[],
         "mrgc-store" => &["mrgc-fleet"],
-        "mrgc-agent" => &["mrgc-fleet", "mrgc-settings", "mrgc-store"],
-        "mrgc-router" => &["mrgc-fleet", "mrgc-policy-host", "mrgc-settings", "mrgc-store"],
+        "mrgc-agent" => &["mrgc-aws", "mrgc-fleet", "mrgc-settings", "mrgc-store"],
+        "mrgc-router" => {
+            &["mrgc-aws", "mrgc-fleet", "mrgc-policy-host", "mrgc-settings", "mrgc-store"]
+        }
         "mrgc-cli" => &["mrgc-fleet", "mrgc-policy-host", "mrgc-settings", "mrgc-store"],
+        "mrgc-sim" => &["mrgc-fleet"],
         // Tests stand outside: they may see everything but the programs, which they run as processes.
         "mrgc-tests" => &["mrgc-fleet", "mrgc-policy-host", "mrgc-policy-sdk", "mrgc-store"],
         "xtask" | "nsm-double" | "nvml-double" => &[],
@@ -26,8 +30,8 @@ fn allowed(package: &str) -> &'static [&'static str] {
     }
 }
 
-#[test]
-fn crates_use_only_what_the_table_allows() {
+/// The workspace's packages, as cargo tells of them.
+fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -35,12 +39,17 @@ fn crates_use_only_what_the_table_allows() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+#[test]
+fn crates_use_only_what_the_table_allows() {
+    let packages = packages();
     let ours: BTreeSet<&str> = packages.iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert!(ours.contains("mrgc-router") && ours.len() > 15, "{ours:?}");
 
     let mut arrows = 0;
-    for package in packages {
+    for package in &packages {
         let name = package["name"].as_str().unwrap();
         for dependency in package["dependencies"].as_array().unwrap() {
             let used = dependency["name"].as_str().unwrap();
@@ -53,6 +62,32 @@ fn crates_use_only_what_the_table_allows() {
         }
     }
     assert!(arrows > 20, "only {arrows} arrows were looked at");
+}
+
+/// The faults that the simulator must catch are in no build that did not ask for them: no dependency and no
+/// other feature turns the feature `planted` on.
+#[test]
+fn faults_are_planted_only_where_they_are_asked_for() {
+    let is_planted = |feature: &str| feature.split('/').next_back() == Some("planted");
+    let mut planted = 0;
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        for (feature, enabled) in package["features"].as_object().unwrap() {
+            if feature == "planted" {
+                planted += 1;
+                continue;
+            }
+            let found =
+                enabled.as_array().unwrap().iter().find(|f| is_planted(f.as_str().unwrap()));
+            assert!(found.is_none(), "{name}: its feature `{feature}` turns {found:?} on");
+        }
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let features = dependency["features"].as_array().unwrap();
+            let plants = features.iter().any(|feature| is_planted(feature.as_str().unwrap()));
+            assert!(!plants, "{name} turns `planted` of {} on", dependency["name"]);
+        }
+    }
+    assert!(planted > 0, "nobody has the feature any more");
 }
 
 /// The core decides; it does not look at clocks, files, sockets or threads.

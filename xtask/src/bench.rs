@@ -26,9 +26,24 @@ enum Bench {
     Follow,
     /// What an agent costs its machine
     Agent,
+    /// Steps of health and failover, and snapshots, of 10,000 instances
+    Monitor,
+    /// Requests in flight while snapshots of 10,000 instances are published
+    Publish,
+    /// A region that is killed or stopped under traffic, twenty times each
+    Failover,
 }
 
-const ALL: [Bench; 5] = [Bench::Policy, Bench::Decision, Bench::Proxy, Bench::Follow, Bench::Agent];
+const ALL: [Bench; 8] = [
+    Bench::Policy,
+    Bench::Decision,
+    Bench::Proxy,
+    Bench::Follow,
+    Bench::Agent,
+    Bench::Monitor,
+    Bench::Publish,
+    Bench::Failover,
+];
 
 /// Fails when a goal is missed, after all have run.
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -38,7 +53,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             ensure!(is_installed(tool), "`{tool}` is missing: `apt-get install haproxy nginx wrk`");
         }
     }
-    if wanted.iter().any(|bench| *bench != Bench::Agent) {
+    if wanted.iter().any(|bench| !matches!(bench, Bench::Agent | Bench::Monitor)) {
         policies::build_stock(&wasm::find_or_make()?)?;
     }
     let mut missed = Vec::new();
@@ -61,13 +76,18 @@ fn measure(bench: Bench) -> Result<bool> {
         Bench::Proxy => ("mrgc-tests", "proxy"),
         Bench::Follow => ("mrgc-tests", "follow"),
         Bench::Agent => ("mrgc-tests", "agent"),
+        Bench::Monitor => ("mrgc-router", "monitor"),
+        Bench::Publish => ("mrgc-tests", "publish"),
+        Bench::Failover => ("mrgc-tests", "failover"),
     };
-    if matches!(bench, Bench::Proxy | Bench::Follow | Bench::Agent) {
+    if package == "mrgc-tests" && bench != Bench::Policy {
         cargo("build", &["--package", "mrgc-router", "--bins"])?;
     }
-    if bench == Bench::Agent {
+    if matches!(bench, Bench::Agent | Bench::Publish | Bench::Failover) {
         // Alone, as it is shipped: features that another program wants do not come in.
         cargo("build", &["--package", "mrgc-agent", "--bins"])?;
+    }
+    if bench == Bench::Agent {
         cargo("build", &["--package", "nvml-double"])?;
     }
     cargo("bench", &["--package", package, "--bench", name, "--no-run"])?;

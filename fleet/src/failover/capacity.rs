@@ -17,6 +17,8 @@ pub struct Lane {
     /// Requests being served there, as far as was reported.
     pub running: u32,
     pub healthy: u32,
+    /// Whether it is the region of the router that reads this.
+    pub home: bool,
     /// Takes nothing beyond its share, whatever else is left: it cannot be reached, or an operator fails it
     /// over.
     pub closed: bool,
@@ -27,7 +29,15 @@ pub struct Lane {
 impl Default for Lane {
     /// A region of which nothing is known.
     fn default() -> Self {
-        Self { share: 1.0, slots: None, running: 0, healthy: 0, closed: false, to: None }
+        Self {
+            share: 1.0,
+            slots: None,
+            running: 0,
+            healthy: 0,
+            home: false,
+            closed: false,
+            to: None,
+        }
     }
 }
 
@@ -71,20 +81,12 @@ impl Limit {
 }
 
 /// Where each pool's requests may go while not all regions are normal, by the snapshot from which it was
-/// made.
+/// made: lanes that run parallel to the candidates of the pool's view of regions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Steering {
-    pools: BTreeMap<PoolId, Lanes>,
+    lanes: BTreeMap<PoolId, Vec<Lane>>,
     max_utilization: f64,
     is_normal: bool,
-}
-
-/// One pool's lanes, which run parallel to the candidates of its view of regions.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Lanes {
-    pub all: Vec<Lane>,
-    /// Where home is among them.
-    pub home: Option<usize>,
 }
 
 impl Default for Steering {
@@ -95,9 +97,9 @@ impl Default for Steering {
 }
 
 impl Steering {
-    pub(super) fn new(pools: BTreeMap<PoolId, Lanes>, max_utilization: f64) -> Self {
-        let is_normal = pools.values().flat_map(|lanes| &lanes.all).all(Lane::is_normal);
-        Self { pools, max_utilization, is_normal }
+    pub(super) fn new(lanes: BTreeMap<PoolId, Vec<Lane>>, max_utilization: f64) -> Self {
+        let is_normal = lanes.values().flatten().all(Lane::is_normal);
+        Self { lanes, max_utilization, is_normal }
     }
 
     /// Whether all regions keep all of their traffic, so that there is nothing to steer.
@@ -107,18 +109,18 @@ impl Steering {
 
     /// The lanes of a pool; none where the pool was not known.
     pub fn lanes(&self, pool: &PoolId) -> &[Lane] {
-        self.pools.get(pool).map_or(&[], |lanes| &lanes.all)
+        self.lanes.get(pool).map_or(&[], Vec::as_slice)
     }
 
-    /// Up to where requests of this priority may fill a region that is not their first choice.
+    /// Up to where requests of this priority may fill a region that is not home to them.
     pub fn limit(&self, priority: i32) -> Limit {
         Limit::new(self.max_utilization, priority)
     }
 
-    /// Whether home takes a request that was moved here from its first choice: the last word, from the one
-    /// who knows best. `in_flight` counts the pool's requests under way here.
+    /// Whether home takes a request that was moved here from elsewhere: the last word, from the one who
+    /// knows best. `in_flight` counts the pool's requests under way here.
     pub fn admits(&self, pool: &PoolId, in_flight: u32, priority: i32) -> bool {
-        let home = self.pools.get(pool).and_then(|lanes| lanes.all.get(lanes.home?));
+        let home = self.lanes(pool).iter().find(|lane| lane.home);
         home.is_none_or(|home| !home.closed && home.has_room(in_flight, self.limit(priority)))
     }
 }

@@ -11,7 +11,7 @@ use super::{
     Cause, Evidence, FailoverEvent, RegionOrder, RegionRecord, RegionState, RegionStatus, Strategy,
     Summary, Thresholds, Transition, Wish, history::History, watch::Watch,
 };
-use crate::model::{RegionId, Timestamp};
+use crate::model::{RegionId, Stamp, Timestamp};
 
 /// See the module.
 #[derive(Debug)]
@@ -162,6 +162,11 @@ impl Handler {
         self.regions.get(region)?.ordered()
     }
 
+    /// The stamp of the lease holder's last word on a region.
+    pub fn heard(&self, region: &RegionId) -> Option<Stamp> {
+        self.regions.get(region)?.heard()
+    }
+
     /// The failovers that are kept, the oldest first.
     pub fn history(&self) -> Vec<FailoverEvent> {
         self.history.events()
@@ -216,12 +221,12 @@ impl Handler {
         };
         let begins = is_failed_over && (is_over || open.is_none());
         let is_moving = failover.is_some_and(|given| given.is_ramping(now_ms, &self.thresholds));
-        let began_ms = failover.map_or(watch.first_evidence_ms, |given| given.since_ms());
+        let began_ms = watch.began_ms(now_ms, &self.thresholds);
         let new = begins.then(|| self.event(region, watch));
 
         let ended = if is_over { self.history.end(region, self.at) } else { None };
         if let Some(event) = new {
-            self.history.begin(event, began_ms.min(now_ms));
+            self.history.begin(event, began_ms);
         }
         let timeout_ms = self.thresholds.failover_timeout_ms;
         let has_moved = !is_moving && self.history.moved(region, now_ms, timeout_ms);
@@ -233,10 +238,12 @@ impl Handler {
     fn event(&self, region: &RegionId, watch: &Watch) -> FailoverEvent {
         let order = watch.failover().map(|given| &given.order);
         let named = order.and_then(|order| order.wish.target()).cloned();
+        // Tells those of one millisecond apart.
+        let number = self.history.totals().failovers;
         let others = self.preference();
         let others = others.into_iter().filter(|id| id != region && Some(id) != named.as_ref());
         FailoverEvent {
-            id: format!("{:013}-{region}-{}", self.at.0, self.home),
+            id: format!("{:013}-{region}-{}-{number}", self.at.0, self.home),
             from: region.clone(),
             to: named.iter().cloned().chain(others).collect(),
             at: self.at,
@@ -249,6 +256,10 @@ impl Handler {
             },
             reason: order.map_or(watch.reason.clone(), |order| order.reason.clone()),
             operator: order.and_then(|order| order.operator.clone()),
+            writer_region: self.home.clone(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

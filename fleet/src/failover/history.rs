@@ -33,9 +33,16 @@ pub struct FailoverEvent {
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<String>,
+    /// Whose routers saw it: each region judges the others for itself, and tells of it.
+    pub writer_region: RegionId,
 }
 
 impl FailoverEvent {
+    /// Whether it took longer than it may. One that was asked for takes the time that was asked for.
+    pub fn is_late(&self, timeout_ms: u64) -> bool {
+        self.cause == Cause::Automatic && self.duration_ms.is_some_and(|took| took > timeout_ms)
+    }
+
     /// Whether it is the one that an order began.
     pub(super) fn is_of(&self, order: &RegionOrder) -> bool {
         let strategy = match order.wish {
@@ -85,8 +92,7 @@ impl Totals {
         let Some(duration_ms) = event.duration_ms else { return };
         self.moved += 1;
         self.duration_ms = self.duration_ms.saturating_add(duration_ms);
-        let is_late = event.cause == Cause::Automatic && duration_ms > timeout_ms;
-        self.late += u64::from(is_late);
+        self.late += u64::from(event.is_late(timeout_ms));
     }
 }
 
@@ -186,3 +192,6 @@ impl History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

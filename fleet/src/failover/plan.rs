@@ -1,6 +1,6 @@
 //! From the regions' states to the lanes that requests read.
 
-use super::{Handler, Lane, Steering, capacity::Lanes};
+use super::{Handler, Lane, Steering};
 use crate::{
     model::RegionId,
     snapshot::{Candidate, Snapshot, View},
@@ -9,11 +9,9 @@ use crate::{
 impl Handler {
     /// What requests read besides a snapshot, parallel to its views.
     pub fn steering(&self, snapshot: &Snapshot) -> Steering {
-        let pools = snapshot.pools().filter_map(|pool| {
-            let view = snapshot.regions_with(pool)?;
-            let home = view.candidates.iter().position(|c| c.region == *self.home());
-            Some((pool.clone(), Lanes { all: self.lanes(view), home }))
-        });
+        let pools = snapshot
+            .pools()
+            .filter_map(|pool| Some((pool.clone(), self.lanes(snapshot.regions_with(pool)?))));
         Steering::new(pools.collect(), self.thresholds().max_utilization)
     }
 
@@ -30,6 +28,7 @@ impl Handler {
                 slots: candidate.slots,
                 running: candidate.running.unwrap_or(0),
                 healthy: candidate.healthy_instances,
+                home: candidate.region == *self.home(),
                 closed: watch.is_some_and(|watch| watch.is_closed()),
                 to: order.and_then(|order| order.wish.target()).and_then(place),
             }

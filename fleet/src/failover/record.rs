@@ -63,8 +63,22 @@ impl RegionRecord {
         }
     }
 
+    /// The reason, and whose it is.
+    pub(super) fn told(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("{reason}, says {}", self.by),
+            None => format!("{} says so", self.by),
+        }
+    }
+
     pub(super) fn rating(&self) -> Rating {
-        Rating::new(self.state, self.share.clamp(0.0, 1.0))
+        let rating = Rating::new(self.state, self.share.clamp(0.0, 1.0));
+        match rating {
+            Rating { state: RegionState::Normal, share } if share < 1.0 => {
+                Rating { state: RegionState::Recovering, share }
+            }
+            rating => rating,
+        }
     }
 }
 
@@ -92,11 +106,7 @@ impl Word {
         if is_superseded || now_ms >= self.ends_ms() {
             return Bound::Free;
         }
-        let reason = match &self.record.reason {
-            Some(reason) => format!("{}, says {}", reason, self.record.by),
-            None => format!("{} says so", self.record.by),
-        };
-        Bound::AtMost { rating: self.record.rating(), reason }
+        Bound::AtMost { rating: self.record.rating(), reason: self.record.told() }
     }
 
     /// When it counts no more.

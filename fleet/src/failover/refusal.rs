@@ -74,3 +74,6 @@ impl Handler {
         Err(Refused::Unhealthy { to: to.clone(), healthy, all, minimum })
     }
 }
+
+#[cfg(test)]
+mod tests;

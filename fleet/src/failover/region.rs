@@ -173,16 +173,21 @@ impl RegionMachine {
 
     /// Takes over what was known before a restart, where that is worse than what is known now. Its holds
     /// and steps begin anew.
-    pub(super) fn adopt(&mut self, rating: Rating, now_ms: u64) {
+    pub(super) fn adopt(
+        &mut self,
+        rating: Rating,
+        reason: String,
+        now_ms: u64,
+    ) -> Option<Transition> {
         if !rating.is_worse_than(Rating { state: self.state, share: self.share }) {
-            return;
+            return None;
         }
         if rating.state == RegionState::Recovering {
             self.stepped_ms = Some(now_ms);
         } else {
             self.judge.adopt(rating);
         }
-        (self.state, self.share, self.since_ms) = (rating.state, rating.share, now_ms);
+        Some(self.change(rating, reason, now_ms))
     }
 
     /// When something changes by itself.
@@ -225,22 +230,22 @@ impl RegionMachine {
         if state == self.state && share == self.share {
             return None;
         }
-        let transition = Transition {
-            from: self.state,
-            to: state,
-            share_before: self.share,
-            share,
-            reason: self.reason(aim),
-        };
-        if state != self.state {
+        let reason = self.reason(aim);
+        Some(self.change(Rating { state, share }, reason, now_ms))
+    }
+
+    fn change(&mut self, to: Rating, reason: String, now_ms: u64) -> Transition {
+        let Rating { state, share } = to;
+        let (from, share_before) = (self.state, self.share);
+        if state != from {
             self.since_ms = now_ms;
         }
         (self.state, self.share) = (state, share);
-        Some(transition)
+        Transition { from, to: state, share_before, share, reason }
     }
 
     /// Why the region is to be where `aim` says.
-    pub(super) fn reason(&self, aim: Rating) -> String {
+    fn reason(&self, aim: Rating) -> String {
         match &self.bound {
             Bound::Exactly { reason, .. } if !self.is_unreachable() => reason.clone(),
             Bound::AtMost { rating, reason } if *rating == aim && !self.is_unreachable() => {

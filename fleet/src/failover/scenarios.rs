@@ -93,7 +93,8 @@ fn single_region_outage() {
         assert_eq!(world.now("us-east"), (FailoverActive, 0.0));
         let next = world.handler.preference();
         assert_eq!(next, ["apac-sg".into(), "eu-west".into()]);
-        assert_traffic(&world, "us-east", &[("eu-west", 0.5), ("apac-sg", 0.5)]);
+        let got = world.traffic("us-east", 0);
+        assert!(!got.contains_key("us-east") && !got.contains_key("503"), "{got:?}");
 
         world.pass(300 * SECOND_MS);
         world.see("us-east", healthy(10));
@@ -161,18 +162,25 @@ fn a_failover_does_not_knock_over_the_next_region() {
     let mut world = World::new(&REGIONS);
     world.load("eu-west", 70);
     world.load("apac-sg", 10);
+    world.see("us-east", healthy(1));
+    world.look();
+    let expected = [("us-east", 0.05), ("eu-west", 0.95 * 0.2), ("apac-sg", 0.95 * 0.8)];
+    assert_traffic(&world, "us-east", &expected);
+    // With its last instance gone it is no choice any more; the next one is filled up to the limit.
     world.see("us-east", healthy(0));
     world.look();
-    assert_traffic(&world, "us-east", &[("eu-west", 0.2), ("apac-sg", 0.8)]);
+    world.load("eu-west", 89);
+    assert_traffic(&world, "us-east", &[("eu-west", 1.0)]);
     world.load("eu-west", 90);
     assert_traffic(&world, "us-east", &[("apac-sg", 1.0)]);
     // A weak region takes others' requests when no strong one can.
+    world.see("us-east", healthy(1));
     world.see("eu-west", healthy(7));
     world.load("eu-west", 10);
     world.look();
-    assert_traffic(&world, "us-east", &[("apac-sg", 1.0)]);
+    assert_traffic(&world, "us-east", &[("us-east", 0.0), ("apac-sg", 1.0)]);
     world.load("apac-sg", 90);
-    assert_traffic(&world, "us-east", &[("eu-west", 1.0)]);
+    assert_traffic(&world, "us-east", &[("us-east", 0.0), ("eu-west", 1.0)]);
 }
 
 /// By hand and in time: graceful in 2 to 3 s, immediate at once, back by steps.

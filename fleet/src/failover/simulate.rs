@@ -80,24 +80,8 @@ impl Handler {
             })
             .collect();
         others.sort_by_key(|other| other.tier);
-
-        // Where nothing is known to be served, the parts are those of the first request.
-        let all = f64::from(moved.unwrap_or(0).max(1));
-        let (mut left, mut is_known, mut targets) = (all, moved.is_some(), Vec::new());
-        for tier in others.chunk_by(|one, other| one.tier == other.tier) {
-            let room = tier.iter().map(|other| other.spare.map(f64::from)).sum::<Option<f64>>();
-            is_known &= room.is_some() || left == 0.0;
-            let taken = room.map_or(left, |room| left.min(room));
-            left -= taken;
-            let sum: f64 = tier.iter().map(|other| other.weight(room.is_some())).sum();
-            targets.extend(tier.iter().map(|other| {
-                let part = if sum > 0.0 { other.weight(room.is_some()) / sum } else { 0.0 };
-                let share = taken / all * part;
-                Target { region: other.region.clone(), share, spare: other.spare }
-            }));
-        }
-        let shortfall = is_known.then(|| moved.map_or(0, |moved| (left as u32).min(moved)));
-        Some(PoolSimulation { pool: view.key.pool.clone(), moved, to: targets, shortfall })
+        let (to, shortfall) = pour(moved, &others);
+        Some(PoolSimulation { pool: view.key.pool.clone(), moved, to, shortfall })
     }
 }
 
@@ -119,3 +103,27 @@ impl Other<'_> {
         }
     }
 }
+
+/// Fills regions, tier by tier, with what is moved: what each takes, and what fits nowhere.
+fn pour(moved: Option<u32>, others: &[Other<'_>]) -> (Vec<Target>, Option<u32>) {
+    // Where nothing is known to be served, the parts are those of the first request.
+    let all = f64::from(moved.unwrap_or(0).max(1));
+    let (mut left, mut is_known, mut targets) = (all, true, Vec::new());
+    for tier in others.chunk_by(|one, other| one.tier == other.tier) {
+        let room = tier.iter().map(|other| other.spare.map(f64::from)).sum::<Option<f64>>();
+        is_known &= room.is_some() || left == 0.0;
+        let taken = room.map_or(left, |room| left.min(room));
+        left -= taken;
+        let sum: f64 = tier.iter().map(|other| other.weight(room.is_some())).sum();
+        targets.extend(tier.iter().map(|other| {
+            let part = if sum > 0.0 { other.weight(room.is_some()) / sum } else { 0.0 };
+            let share = taken / all * part;
+            Target { region: other.region.clone(), share, spare: other.spare }
+        }));
+    }
+    let shortfall = moved.filter(|_| is_known).map(|moved| moved.min(left as u32));
+    (targets, shortfall)
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,13 @@ const SALT: u64 = 0x6661_696c_6f76_6572;
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steered {
-    /// To its first choice.
+    /// To its first choice, which takes it whatever it has to do.
     Stay(Attempts),
-    /// Elsewhere: its first choice gives this share of its traffic away.
+    /// To regions that may still refuse it for want of room ([`Steering::admits`]).
+    ///
+    /// [`Steering::admits`]: super::Steering::admits
     Moved(Attempts),
-    /// Nowhere: its first choice gives it away, and no other region can carry it. To be refused with 503
+    /// Nowhere: its first choice does not keep it, and no other region can carry it. To be refused with 503
     /// and Retry-After.
     Shed,
 }
@@ -22,15 +24,18 @@ pub enum Steered {
 /// `lanes` run parallel to that view, and `in_flight` counts this router's requests to one of them.
 ///
 /// ```text
-///  the first choice keeps it, by its share: it, then the normal ones, then the others, in order
-///  else, of those with room: the one an operator named; a normal one by spare capacity; the other normal
-///        ones; those that give traffic away themselves; the first choice
-///  else, where no region is said to be alive: what is said is set aside, and the order stays
+///  the first choice keeps it, by its share, and has room or is home:
+///        it; then the normal ones; then those that give traffic away themselves
+///  else, of those with room:
+///        the one an operator named; or a normal one, by spare capacity; then the other normal ones; then
+///        those that give traffic away themselves; then the first choice
+///  else, where no region is said to be alive:
+///        what is said is set aside, and the order stays
 ///  else: shed
 /// ```
 ///
-/// A closed region keeps its share and is nobody's resort. Others' room ends at `limit`, the first choice's
-/// own at its last slot.
+/// Home's room ends at its last slot, others' at `limit`. A closed region keeps its share and is nobody's
+/// resort.
 pub fn steer(
     order: &Attempts,
     lanes: &[Lane],
@@ -40,33 +45,40 @@ pub fn steer(
 ) -> Steered {
     let lane = |region: u32| lanes.get(region as usize).copied().unwrap_or_default();
     let open = || order.as_slice().iter().copied().filter(|region| !lane(*region).closed);
+    let spare = |region: u32| {
+        let limit = if lane(region).home { Limit::FULL } else { limit };
+        lane(region).spare(in_flight(region), limit)
+    };
+    let is_alive = |region: &u32| lane(*region).share > 0.0;
     let is_normal = |region: &u32| lane(*region).share >= 1.0;
+    let has_room = |region: &u32| spare(*region).is_none_or(|spare| spare > 0);
     let Some(first) = order.as_slice().first().copied() else { return Steered::Shed };
+    let is_other = |region: &u32| *region != first;
 
-    if unit(seed, 0) < lane(first).share {
-        let others = || open().filter(|region| *region != first);
-        let normal = others().filter(is_normal);
-        let weak = others().filter(|region| !is_normal(region));
-        return Steered::Stay([first].into_iter().chain(normal).chain(weak).collect());
+    if unit(seed, 0) < lane(first).share && (lane(first).home || has_room(&first)) {
+        let others = || open().filter(is_other);
+        let kept = [first]
+            .into_iter()
+            .chain(others().filter(is_normal))
+            .chain(others().filter(|region| !is_normal(region)))
+            .collect();
+        return if lane(first).home { Steered::Stay(kept) } else { Steered::Moved(kept) };
     }
 
-    let is_alive = |region: &u32| lane(*region).share > 0.0;
-    let fits = |region: &u32| {
-        let limit = if *region == first { Limit::FULL } else { limit };
-        is_alive(region) && lane(*region).has_room(in_flight(*region), limit)
-    };
-    let others = || open().filter(|region| *region != first).filter(fits);
-    let spare = |region: u32| (region, lane(region).spare(in_flight(region), limit));
-    let named = lane(first).to.filter(|to| others().any(|other| other == *to));
-    let drawn = named
-        .or_else(|| draw(|| others().filter(is_normal).map(spare), lane, seed))
-        .or_else(|| draw(|| others().map(spare), lane, seed));
+    let able = || open().filter(is_alive).filter(has_room);
+    let others = || able().filter(is_other);
+    let weigh = |region: u32| (region, spare(region), lane(region).healthy);
+    let drawn = lane(first)
+        .to
+        .filter(|to| others().any(|other| other == *to))
+        .or_else(|| draw(|| others().filter(is_normal).map(weigh), seed))
+        .or_else(|| draw(|| others().map(weigh), seed));
     let rest = || others().filter(|other| Some(*other) != drawn);
     let moved: Attempts = drawn
         .into_iter()
         .chain(rest().filter(is_normal))
         .chain(rest().filter(|region| !is_normal(region)))
-        .chain(open().filter(|region| *region == first).filter(fits))
+        .chain(able().filter(|region| !is_other(region)))
         .collect();
 
     if !moved.as_slice().is_empty() {
@@ -79,27 +91,27 @@ pub fn steer(
 }
 
 /// One of the regions, by their spare slots; where any one's are unknown, by their healthy instances.
-fn draw<I: Iterator<Item = (u32, Option<u32>)>>(
+fn draw<I: Iterator<Item = (u32, Option<u32>, u32)>>(
     regions: impl Fn() -> I,
-    lane: impl Fn(u32) -> Lane,
     seed: u64,
 ) -> Option<u32> {
-    let is_known = regions().all(|(_, spare)| spare.is_some());
-    let weight = |(region, spare): (u32, Option<u32>)| match spare {
-        Some(spare) if is_known => (region, f64::from(spare)),
-        _ => (region, f64::from(lane(region).healthy.max(1))),
+    let is_known = regions().all(|(_, spare, _)| spare.is_some());
+    let weighed = || {
+        regions().map(|(region, spare, healthy)| match spare {
+            Some(spare) if is_known => (region, f64::from(spare)),
+            _ => (region, f64::from(healthy.max(1))),
+        })
     };
-    let sum: f64 = regions().map(|region| weight(region).1).sum();
-    let mut left = sum * f64::from(unit(seed, 1));
-    let mut last = None;
-    for (region, weight) in regions().map(weight) {
+    let mut left = f64::from(unit(seed, 1)) * weighed().map(|(_, weight)| weight).sum::<f64>();
+    let mut drawn = None;
+    for (region, weight) in weighed() {
+        drawn = Some(region);
         left -= weight;
-        last = Some(region);
         if left < 0.0 {
             break;
         }
     }
-    last
+    drawn
 }
 
 /// One of a seed's numbers, evenly from 0 to below 1.

@@ -148,10 +148,10 @@ impl World {
         snapshot(regions, members.collect())
     }
 
-    /// Where requests go whose first choice is a region and whose next ones are the others in the world's
-    /// order, as shares of all; what is shed goes to `503`.
+    /// Where a region's own requests go that prefer it, and then the others in the world's order, as shares
+    /// of all; what is shed goes to `503`.
     pub fn traffic(&self, from: &str, priority: i32) -> BTreeMap<String, f64> {
-        const REQUESTS: u64 = 20_000;
+        const REQUESTS: u64 = 8_000;
         let snapshot = self.snapshot();
         let steering = self.handler.steering(&snapshot);
         let Some(view) = snapshot.regions_with(&POOL.into()) else { return BTreeMap::new() };
@@ -160,12 +160,15 @@ impl World {
         };
         let others = self.regions.iter().map(|place| place.id).filter(|id| *id != from);
         let order: Attempts = [from].into_iter().chain(others).filter_map(place).collect();
+        let mut lanes = steering.lanes(&POOL.into()).to_vec();
+        for (lane, candidate) in lanes.iter_mut().zip(&view.candidates) {
+            lane.home = *candidate.id == *from;
+        }
         let mut traffic = BTreeMap::new();
         for seed in 0..REQUESTS {
-            let lanes = steering.lanes(&POOL.into());
             let steered = match steering.is_normal() {
                 true => Steered::Stay(order),
-                false => steer(&order, lanes, |_| 0, steering.limit(priority), seed),
+                false => steer(&order, &lanes, |_| 0, steering.limit(priority), seed),
             };
             let to = match steered {
                 Steered::Stay(order) | Steered::Moved(order) => {

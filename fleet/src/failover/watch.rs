@@ -1,10 +1,10 @@
 //! One region as one router has it: evidence, an operator's order and the lease holder's word together.
 
 use super::{
-    Evidence, RegionMachine, RegionOrder, RegionRecord, RegionStatus, Thresholds, Transition, Wish,
-    accepts, orders::Given, record::Word,
+    Evidence, Rating, RegionMachine, RegionOrder, RegionRecord, RegionStatus, Thresholds,
+    Transition, Wish, accepts, orders::Given, record::Word,
 };
-use crate::model::{RegionId, Timestamp};
+use crate::model::{RegionId, Stamp, Timestamp};
 
 /// How finely a graceful failover's share falls.
 const RAMP_STEP_MS: u64 = 100;
@@ -61,10 +61,15 @@ impl Watch {
             return false;
         }
         if seen.is_none() && epoch.is_none() {
-            self.machine.adopt(record.rating(), now_ms);
+            let transition = self.machine.adopt(record.rating(), record.told(), now_ms);
+            self.note(transition);
         }
         self.word = Some(Word::new(record, now_ms));
         true
+    }
+
+    pub fn heard(&self) -> Option<Stamp> {
+        self.word.as_ref().map(|word| word.record.stamp)
     }
 
     /// Holds the region to what others say of it, and to what time brings.
@@ -78,7 +83,8 @@ impl Watch {
 
     /// What has changed since this was last asked for, at whichever time of day.
     pub fn take_change(&mut self, at: Timestamp) -> Option<Transition> {
-        let transition = self.pending.take()?;
+        let is_change = |it: &Transition| it.from != it.to || it.share_before != it.share;
+        let transition = self.pending.take().filter(is_change)?;
         if transition.from != transition.to {
             self.since = at;
         }
@@ -99,6 +105,18 @@ impl Watch {
     /// The order by which it is failed over by hand.
     pub fn failover(&self) -> Option<&Given> {
         self.given.as_ref().filter(|given| given.is_failover())
+    }
+
+    /// When that began which makes it what it is: an operator's failover, or evidence that is bad. Another
+    /// router's word begins when it is heard.
+    pub fn began_ms(&self, now_ms: u64, thresholds: &Thresholds) -> u64 {
+        let is_bad = |evidence| thresholds.rate(evidence).is_some_and(|r| r != Rating::NORMAL);
+        let evidence = self.machine.evidence().filter(|evidence| is_bad(evidence));
+        match (self.failover(), evidence) {
+            (Some(given), _) => given.since_ms(),
+            (None, Some(_)) => self.first_evidence_ms.min(now_ms),
+            (None, None) => now_ms,
+        }
     }
 
     /// Whether it takes nothing beyond its share.

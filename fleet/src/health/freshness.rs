@@ -14,7 +14,8 @@ use crate::model::{InstanceId, Report, Standing};
 /// How much later than promised a report may be written, replicated and read.
 const MARGIN_MS: u64 = 5_000;
 
-/// When each instance was last heard. Times are milliseconds of the reader's own monotonic clock.
+/// What each instance said last, and when it was heard. Times are milliseconds of the reader's own
+/// monotonic clock.
 #[derive(Debug)]
 pub struct Freshness {
     stale_after_ms: u64,
@@ -24,8 +25,12 @@ pub struct Freshness {
 
 #[derive(Debug)]
 struct Heard {
-    fence: (u64, u64),
+    /// With the highest report that was read.
+    standing: Arc<Standing>,
+    /// When that was news.
     at_ms: u64,
+    /// When it was read last.
+    read_ms: u64,
 }
 
 impl Freshness {
@@ -41,7 +46,10 @@ impl Freshness {
             self.looked_ms.replace(now_ms).map_or(0, |looked_ms| now_ms.saturating_sub(looked_ms));
         let blind_ms = since_ms.saturating_sub(interval_ms.saturating_mul(2));
         if blind_ms > 0 {
-            self.heard.values_mut().for_each(|heard| heard.at_ms += blind_ms);
+            for heard in self.heard.values_mut() {
+                heard.at_ms += blind_ms;
+                heard.read_ms += blind_ms;
+            }
         }
         if self.heard.len() > 2 * standings.len() + 64 {
             let known: HashSet<_> = standings.iter().map(|s| &s.registration.id).collect();
@@ -49,28 +57,51 @@ impl Freshness {
         }
     }
 
-    /// Whether the instance's reports still come. The first sight of one counts as fresh; a lower one than
-    /// was heard, from a replica that lags or from a replay, changes nothing.
-    pub fn is_fresh(&mut self, standing: &Standing, now_ms: u64) -> bool {
-        let Some(report) = &standing.report else { return false };
+    /// An instance as it was read; returns it with the newest report that was read of it, and whether
+    /// reports still come. The first sight of one counts as fresh; a lower one than was heard, from a replica
+    /// that lags or from a replay, changes nothing. Where nothing but lower ones is read for as long as makes
+    /// an instance stale, the store has begun anew, and so do we.
+    pub fn hear(&mut self, read: Arc<Standing>, now_ms: u64) -> (Arc<Standing>, bool) {
+        let Some(report) = &read.report else { return (read, false) };
         let limit_ms = self.limit_ms(report);
-        match self.heard.get_mut(&report.id) {
-            Some(heard) if report.is_after(heard.fence) => {
-                *heard = Heard { fence: report.fence(), at_ms: now_ms };
-                true
-            }
-            Some(heard) => now_ms.saturating_sub(heard.at_ms) < limit_ms,
-            None => {
-                let heard = Heard { fence: report.fence(), at_ms: now_ms };
-                self.heard.insert(report.id.clone(), heard);
-                true
-            }
+        let news = || Heard { standing: read.clone(), at_ms: now_ms, read_ms: now_ms };
+        let Some(heard) = self.heard.get_mut(&report.id) else {
+            self.heard.insert(report.id.clone(), news());
+            return (read, true);
+        };
+        let known = heard.standing.report.as_ref();
+        if known.is_none_or(|known| report.supersedes(known)) {
+            *heard = news();
+            return (read, true);
         }
+        let is_fresh = now_ms.saturating_sub(heard.at_ms) < limit_ms;
+        if known.is_some_and(|known| !known.supersedes(report)) {
+            *heard = Heard { at_ms: heard.at_ms, ..news() };
+            return (read, is_fresh);
+        }
+        if now_ms.saturating_sub(heard.read_ms) >= limit_ms {
+            *heard = news();
+            return (read, true);
+        }
+        (heard.newest(&read), is_fresh)
     }
 
     fn limit_ms(&self, report: &Report) -> u64 {
         let promised_ms = u64::from(report.next_within_ms.unwrap_or(0));
         self.stale_after_ms.max(promised_ms + MARGIN_MS)
+    }
+}
+
+impl Heard {
+    /// What was read, but for its report, which is a lower one: the same allocation as before where nothing
+    /// else has changed.
+    fn newest(&mut self, read: &Standing) -> Arc<Standing> {
+        let Self { standing, .. } = self;
+        if read.registration != standing.registration || read.desired != standing.desired {
+            let report = standing.report.clone();
+            *standing = Arc::new(Standing { report, ..read.clone() });
+        }
+        standing.clone()
     }
 }
 

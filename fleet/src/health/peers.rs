@@ -106,7 +106,8 @@ impl Peers {
     /// A ping was answered. An answer that comes late is one all the same.
     pub fn pong(&mut self, region: &RegionId, number: u64, rtt_ms: f64) -> Option<PeerChange> {
         let peer = self.peers.get_mut(region).filter(|peer| number < peer.number)?;
-        peer.outstanding.retain(|ping| ping.number != number);
+        // What was sent before it and is not answered is no miss in a row any more.
+        peer.outstanding.retain(|ping| ping.number > number);
         peer.misses = 0;
         match &mut peer.rtt_ms {
             Some(mean) => *mean += RTT_WEIGHT * (rtt_ms - *mean),
@@ -126,12 +127,12 @@ impl Peers {
     /// Takes pings that were not answered in time for misses, and returns the regions that are ejected for
     /// it. Time in which nobody looked, for this process was held up, is no region's fault.
     pub fn tick(&mut self, now_ms: u64) -> Vec<RegionId> {
-        let since_ms =
-            self.ticked_ms.replace(now_ms).map_or(0, |ticked_ms| now_ms.saturating_sub(ticked_ms));
-        let blind_ms = since_ms.saturating_sub(self.config.interval_ms);
+        let looked_ms = self.ticked_ms.replace(now_ms).unwrap_or(now_ms);
+        let blind_ms = now_ms.saturating_sub(looked_ms).saturating_sub(self.config.interval_ms);
         let mut ejected = Vec::new();
         for (region, peer) in &mut self.peers {
-            peer.outstanding.iter_mut().for_each(|ping| ping.sent_ms += blind_ms);
+            let before = peer.outstanding.iter_mut().filter(|ping| ping.sent_ms <= looked_ms);
+            before.for_each(|ping| ping.sent_ms += blind_ms);
             if peer.time_out(now_ms, &self.config) == Some(PeerChange::Ejected) {
                 ejected.push(region.clone());
             }
@@ -152,6 +153,11 @@ impl Peers {
     /// The mean round trip, where the region's router answers.
     pub fn rtt_ms(&self, region: &RegionId) -> Option<f64> {
         self.peers.get(region).filter(|peer| !peer.is_ejected)?.rtt_ms
+    }
+
+    /// Pings in a row that it has not answered.
+    pub fn misses(&self, region: &RegionId) -> u32 {
+        self.peers.get(region).map_or(0, |peer| peer.misses)
     }
 
     /// One that was never heard is not ejected before it misses as many as any other.

@@ -104,7 +104,7 @@ pub struct Report {
     pub id: InstanceId,
     pub region: RegionId,
     pub generation: u64,
-    /// Raised by each report of a generation. Freshness is its change, by the reader's clock.
+    /// Raised by each report of a generation. Freshness is its rise, by the reader's clock.
     pub sequence: u64,
     /// By the instance's clock; for people, never for freshness.
     pub at: Timestamp,
@@ -174,21 +174,17 @@ impl Report {
     }
 
     /// What orders an instance's reports: the generation, and in it the sequence.
-    pub fn fence(&self) -> (u64, u64) {
+    fn fence(&self) -> (u64, u64) {
         (self.generation, self.sequence)
     }
 
-    /// Whether it was made after the one of that fence. Reports are not always read in their order: a
-    /// replica may lag, and what was sent twice may arrive late.
-    pub fn is_after(&self, fence: (u64, u64)) -> bool {
-        match planted::is(Fault::LowerSequenceAccepted) {
-            true => self.fence() != fence,
-            false => self.fence() > fence,
-        }
-    }
-
+    /// Whether it was made after the other. Reports are not always read in their order: a replica may lag,
+    /// and what was sent twice may arrive late.
     pub fn supersedes(&self, other: &Self) -> bool {
-        self.is_after(other.fence())
+        match planted::is(Fault::LowerSequenceAccepted) {
+            true => self.fence() != other.fence(),
+            false => self.fence() > other.fence(),
+        }
     }
 
     /// Its routing score, where queue and latency were measured.

@@ -221,7 +221,8 @@ fn a_region_whose_routers_fall_silent_is_failed_over_within_a_second() {
     assert!(eu.is_some_and(|eu| lanes[eu].closed && lanes[eu].share == 0.0), "{lanes:?}");
     let (open, summary) = (rig.monitor.handler().history(), rig.monitor.handler().summary());
     assert_eq!(summary.total_failovers, 1);
-    assert!(open[0].duration_ms.is_some_and(|ms| ms <= 900), "{open:?}");
+    // From the first ping that was not answered to the third.
+    assert!(open[0].duration_ms.is_some_and(|ms| (400..=900).contains(&ms)), "{open:?}");
 
     // It answers again: back by steps, none before the hold.
     let mut shares = vec![0.0];

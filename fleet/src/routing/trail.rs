@@ -159,7 +159,9 @@ impl Trail {
         self.attempts_left <= kept
     }
 
-    fn was_tried(&self, candidate: &Candidate) -> bool {
+    /// Whether it failed this request. Who did is nobody to decide for again: a new decision is told so by
+    /// [`Live::masked`], or who is left may be crowded out of its order.
+    pub fn was_tried(&self, candidate: &Candidate) -> bool {
         !planted::is(Fault::RetryOnTried)
             && self.tried.iter().any(|(level, id)| *level == candidate.level && *id == candidate.id)
     }

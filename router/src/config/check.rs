@@ -140,6 +140,7 @@ fn check_numbers(layers: &mut Layers, config: &Config) {
     config.health_check.check(layers);
     config.ejection.check(layers);
     config.failover.check(layers);
+    super::aws::check(layers, config);
     let follow = &config.follow;
     for (key, value) in [
         ("follow.interval_seconds", follow.interval_seconds),

@@ -55,10 +55,8 @@ impl Ejection {
     }
 
     pub(super) fn check(&self, layers: &mut Layers) {
-        for (key, value) in [
-            ("base_seconds", self.base_seconds),
-            ("max_seconds", self.max_seconds),
-        ] {
+        for (key, value) in [("base_seconds", self.base_seconds), ("max_seconds", self.max_seconds)]
+        {
             super::check::check_seconds(layers, &format!("ejection.{key}"), value);
         }
         if !(0.0..=86_400.0).contains(&self.slow_start_seconds) {

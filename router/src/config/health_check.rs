@@ -80,7 +80,7 @@ impl HealthCheck {
     pub fn probes(&self) -> ProbeConfig {
         ProbeConfig {
             interval_ms: milliseconds(self.interval_seconds),
-            timeout_ms: self.timeout().as_millis() as u64,
+            timeout_ms: milliseconds(self.timeout_seconds()),
             failure_threshold: self.failure_threshold,
             recovery_passes: self.recovery_passes,
             parallel: self.parallel,
@@ -96,9 +96,13 @@ impl HealthCheck {
     }
 
     pub fn timeout(&self) -> Duration {
+        Duration::from_millis(milliseconds(self.timeout_seconds()))
+    }
+
+    fn timeout_seconds(&self) -> f64 {
         let longest = self.interval_seconds / (f64::from(self.retries) + 1.0);
         let usual = seconds(ProbeConfig::default().timeout_ms).min(longest);
-        Duration::from_secs_f64(self.timeout_seconds.unwrap_or(usual))
+        self.timeout_seconds.unwrap_or(usual)
     }
 
     pub(super) fn check(&self, layers: &mut Layers) {

@@ -68,6 +68,22 @@ fn a_region_is_required_to_forward_but_not_to_serve_state() {
 }
 
 #[test]
+fn aws_is_asked_only_with_a_store_and_at_urls() {
+    let config = read(MINIMAL, &[]).unwrap();
+    assert!(!config.aws.is_used() && config.aws.interval().as_secs() == 60);
+    let text = format!(
+        "{MINIMAL}[aws]\ninstance_status = true\nregion = \"\"\ninterval_seconds = 0.0\n\
+         ec2_endpoint = \"ec2\"\nauto_scaling_endpoint = \"ftp://x\"\n"
+    );
+    let problems = read(&text, &[]).unwrap_err();
+    for word in ["[store]", "aws.region", "aws.interval_seconds", "`ec2`", "`ftp://x`"] {
+        assert!(problems.iter().any(|p| p.contains(word)), "nothing about {word}: {problems:#?}");
+    }
+    let text = format!("{MINIMAL}[store]\n[aws]\nset_instance_health = true\n");
+    assert!(read(&text, &[]).unwrap().aws.is_used());
+}
+
+#[test]
 fn patterns_match_whole_or_by_their_start() {
     let matches = Match { path: Some("/v1/*".to_owned()), model: Some("llama".to_owned()) };
     assert!(matches.path("/v1/chat/completions"));

@@ -23,7 +23,7 @@ pub(super) struct Hop {
     /// Regions that were tried, the sender's among them: none of them is tried again.
     pub regions_tried: Vec<RegionId>,
     pub decision: DecisionId,
-    /// It was another region's to serve, which fails: it is taken only where there is room. Not said by older
+    /// A region fails whose request it may have been: it is taken only where there is room. Not said by older
     /// routers, as the next.
     #[serde(default)]
     pub moved: bool,

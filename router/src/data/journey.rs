@@ -151,7 +151,12 @@ impl<'a> Journey<'a> {
         let (shard, fleet) = (self.shard, self.shard.fleet());
         let route = &shard.table().routes[self.received.route];
         let model = self.received.facts.model.as_deref();
-        for pool in receive::pools(route, model, &fleet.snapshot)? {
+        let pools = receive::pools(route, model, &fleet.snapshot).map_err(|refusal| {
+            // Whoever forwarded it knows who serves the model here: this router does not know it yet.
+            let reason = NoRoute::NoneServes;
+            if self.received.hop.is_some() { Refusal::NoCapacity { reason } } else { refusal }
+        })?;
+        for pool in pools {
             let step = match &self.received.hop {
                 Some(hop) if hop.moved && !self.has_room(&fleet, pool) => self.shed(),
                 // Whoever forwarded it to us chose this region, and goes on to the next one by itself.
@@ -182,25 +187,34 @@ impl<'a> Journey<'a> {
             };
             let mut cursor = 0;
             while let Some(place) = self.next(&choice, &mut cursor) {
-                let instance = place.candidate;
-                let added = HeaderMap::new();
-                let attempt = self.attempt(&instance.address, place, &added).await;
-                let Some((mut response, mut exchange)) = attempt else { continue };
-                receive::forget_ours(response.headers_mut());
-                if self.is_worth_retrying(response.status(), &instance.id) {
-                    exchange.discard();
-                    continue;
+                if let Some(response) = self.try_instance(place, &choice).await {
+                    return Some(response);
                 }
-                self.mark(response.headers_mut(), &instance.id, &choice.label);
-                let (meter, status) = (&self.shard.meter, response.status());
-                exchange.measure(meter.answered(choice.view, self.started, status));
-                return Some(self.pass_on(response, exchange));
+                // Who drains by now is tried no more, however the order was.
+                if !Rc::ptr_eq(&fleet, &self.shard.fleet()) {
+                    break;
+                }
             }
             // Connections that failed cost no attempt: there may be more left than the order is long.
             if self.trail.attempts() == begun || self.trail.is_over_here() || self.is_spent() {
                 return None;
             }
         }
+    }
+
+    async fn try_instance(&mut self, place: Place<'_>, choice: &Choice<'_>) -> Step {
+        let instance = place.candidate;
+        let added = HeaderMap::new();
+        let (mut response, mut exchange) = self.attempt(&instance.address, place, &added).await?;
+        receive::forget_ours(response.headers_mut());
+        if self.is_worth_retrying(response.status(), &instance.id) {
+            exchange.discard();
+            return None;
+        }
+        self.mark(response.headers_mut(), &instance.id, &choice.label);
+        let (meter, status) = (&self.shard.meter, response.status());
+        exchange.measure(meter.answered(choice.view, self.started, status));
+        Some(self.pass_on(response, exchange))
     }
 
     fn decide<'f>(
@@ -215,7 +229,8 @@ impl<'a> Journey<'a> {
             Level::Instance => self.trail.attempts_left(),
         };
         let (route, facts) = (self.received.route, &self.received.facts);
-        self.shard.decide(fleet, &Wanted { route, pool, facts, may_panic }, level, attempts)
+        let wanted = Wanted { route, pool, facts, trail: &self.trail, may_panic };
+        self.shard.decide(fleet, &wanted, level, attempts)
     }
 
     fn next<'f>(&self, choice: &Choice<'f>, cursor: &mut usize) -> Option<Place<'f>> {
@@ -287,7 +302,10 @@ impl<'a> Journey<'a> {
             return Refusal::AllFailed { last, how };
         }
         if self.is_shed {
-            Stats::count(&self.shard.stats.shed);
+            // Whoever forwarded it to us may know somebody else.
+            if self.received.hop.is_none() {
+                Stats::count(&self.shard.stats.shed);
+            }
             return Refusal::Full;
         }
         let fleet = self.shard.fleet();

@@ -188,6 +188,10 @@ async fn run(
         while Rc::strong_count(&open) > 1 {
             sleep(alarm::tick()).await;
             shard.turned();
+            if losses.has_changed().unwrap_or(false) {
+                losses.mark_unchanged();
+                alarm::ring_all();
+            }
         }
     };
     if tokio::time::timeout(drain, ended).await.is_err() {

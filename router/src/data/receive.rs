@@ -8,6 +8,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use mrgc_fleet::{
     model::{self, PoolId},
+    routing::NoRoute,
     snapshot::Snapshot,
 };
 use sha2::{Digest, Sha256};
@@ -202,6 +203,10 @@ pub(super) fn pools<'a>(
         (Some(pool), _) => slice::from_ref(pool),
         (None, Some(model)) => {
             let serving = snapshot.pools_serving(model);
+            // Before anything was read of the fleet, no model is known.
+            if snapshot.instances.is_empty() {
+                return Err(Refusal::NoCapacity { reason: NoRoute::NoneReady });
+            }
             if serving.is_empty() && route.fallback.is_none() {
                 return Err(Refusal::UnknownModel { model: model.to_owned() });
             }

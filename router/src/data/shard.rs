@@ -72,6 +72,8 @@ pub(super) struct Wanted<'a> {
     pub route: usize,
     pub pool: &'a PoolId,
     pub facts: &'a Request,
+    /// Who failed the request already is not decided for again.
+    pub trail: &'a Trail,
     /// Where nobody is eligible, evidence is set aside.
     pub may_panic: bool,
 }
@@ -263,7 +265,7 @@ impl Shard {
         level: Level,
         attempts: usize,
     ) -> Result<Choice<'a>, NoRoute> {
-        let Wanted { route, pool, facts, may_panic } = *wanted;
+        let Wanted { route, pool, facts, trail, may_panic } = *wanted;
         let deck = &mut *self.deck.borrow_mut();
         let view = match level {
             Level::Region => fleet.snapshot.regions_with(pool),
@@ -288,8 +290,13 @@ impl Shard {
             panic: false,
         };
         let (slots, now_ms) = (fleet.slots(view), self.now_ms());
-        let live =
-            |index: u32| slots.get(index as usize).map(|s| s.live(now_ms)).unwrap_or_default();
+        let is_first = trail.attempts() == 0;
+        let live = |index: u32| {
+            let at = index as usize;
+            let mut live = slots.get(at).map(|slot| slot.live(now_ms)).unwrap_or_default();
+            live.masked |= !is_first && view.candidates.get(at).is_some_and(|c| trail.was_tried(c));
+            live
+        };
         let mut died = false;
         let seats = &mut deck.seats;
         let mut score = |policy: usize, picks: &[u32], loads: routing::Loads<'_>| {

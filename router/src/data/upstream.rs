@@ -59,7 +59,9 @@ impl SendError {
     /// What it is to the request. One that was sent to nobody, or to who is gone, has lost nothing by it.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Connect { .. } | Self::NoSocket { .. } | Self::Lost { .. } => Outcome::Unreachable,
+            Self::Connect { .. } | Self::NoSocket { .. } | Self::Lost { .. } => {
+                Outcome::Unreachable
+            }
             Self::Broken { .. } => Outcome::Broken,
             Self::Timeout { .. } => Outcome::TimedOut,
         }
@@ -190,5 +192,24 @@ pub(super) fn address_of(endpoint: &str) -> Option<String> {
     match authority.port_u16() {
         Some(_) => Some(authority.as_str().to_owned()),
         None => Some(format!("{}:80", authority.host())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_here_is_not_held_against_who_could_not_be_reached() {
+        for (errno, expected) in [
+            (Errno::MFILE, true),
+            (Errno::ADDRNOTAVAIL, true),
+            (Errno::CONNREFUSED, false),
+            (Errno::HOSTUNREACH, false),
+            (Errno::TIMEDOUT, false),
+        ] {
+            assert_eq!(is_ours(&errno.into()), expected, "{errno}");
+        }
+        assert!(!is_ours(&io::Error::other("no such host")));
     }
 }

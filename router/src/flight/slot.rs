@@ -113,7 +113,7 @@ impl Slot {
     }
 
     /// By live requests alone.
-    pub fn standing(&self, now_ms: u64) -> Standing {
+    fn standing(&self, now_ms: u64) -> Standing {
         match self.is(UNCLEAN) {
             true => self.breaker().standing(now_ms, &self.rules.ejection),
             false => Standing::Healthy,

@@ -74,8 +74,21 @@ async fn the_code_and_the_body_must_be_as_expected() {
         // It is well, and leaves.
         (
             HealthCheck::default(),
-            answer("503 Service Unavailable", "", r#"{"status":"draining"}"#),
+            answer(
+                "503 Service Unavailable",
+                "",
+                r#"{"status":"degraded","lifecycle":"draining"}"#,
+            ),
             None,
+        ),
+        (
+            HealthCheck::default(),
+            answer(
+                "503 Service Unavailable",
+                "",
+                r#"{"status":"unhealthy","lifecycle":"draining"}"#,
+            ),
+            Some("answered 503"),
         ),
         (HealthCheck::default(), "SSH-2.0-OpenSSH_9\r\n".to_owned(), Some("no HTTP answer")),
     ] {

@@ -1,15 +1,14 @@
 //! `mrgc instances`: who is in the fleet, and what is wanted of them.
 
+mod check;
 mod list;
 mod place;
 mod show;
 mod wish;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 use clap::Subcommand;
-use mrgc_fleet::model::{DesiredState, Health, Lifecycle, Timestamp};
+use mrgc_fleet::model::{DesiredState, Health, Lifecycle};
 
 use crate::{
     Verdict,
@@ -22,6 +21,8 @@ pub(crate) enum Command {
     List(list::Args),
     /// Show all that is known of an instance
     Show(show::Args),
+    /// Probe an instance now, through its region's router
+    Check(check::Args),
     /// Give instances nothing new, and let them finish what they have
     #[command(after_help = wish::DRAIN_EXAMPLES)]
     Drain(wish::Args),
@@ -37,23 +38,11 @@ pub(crate) async fn run(command: Command) -> Result<Verdict> {
     match command {
         Command::List(args) => list::run(&args).await,
         Command::Show(args) => show::run(&args).await,
+        Command::Check(args) => check::run(&args).await,
         Command::Drain(args) => wish::run(&args, DesiredState::Draining).await,
         Command::Quarantine(args) => wish::run(&args, DesiredState::Quarantined).await,
         Command::Release(args) => wish::run(&args, DesiredState::Serving).await,
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// In whole units of the largest that there is one of, as in `3 s` or `12 d`.
-fn age(ms: u64) -> String {
-    const UNITS: [(u64, &str); 4] =
-        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
-    let (unit_ms, unit) = UNITS.into_iter().find(|(unit_ms, _)| ms >= *unit_ms).unwrap_or(UNITS[3]);
-    format!("{} {unit}", ms / unit_ms)
 }
 
 fn lifecycle_cell(lifecycle: Lifecycle) -> Cell {
@@ -72,23 +61,4 @@ fn health_cell(health: Health) -> Cell {
         Health::Unhealthy => BAD,
     };
     Cell::styled(health.as_str(), style)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_age_has_the_largest_unit_that_fits() {
-        for (ms, expected) in [
-            (0, "0 s"),
-            (59_999, "59 s"),
-            (60_000, "1 min"),
-            (7_199_999, "1 h"),
-            (86_400_000, "1 d"),
-            (u64::MAX, "213503982334 d"),
-        ] {
-            assert_eq!(age(ms), expected);
-        }
-    }
 }

@@ -8,12 +8,19 @@
 //! | 130 | it was interrupted |
 #![forbid(unsafe_code)]
 
+mod clock;
+mod completions;
+mod failover;
 mod instances;
+mod operator;
 mod progress;
+mod regions;
+mod router;
 mod runtime;
 mod state;
 mod store;
 mod table;
+mod watch;
 
 use std::{
     io::{self, Write},
@@ -21,7 +28,6 @@ use std::{
 };
 
 use clap::{CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 const EXAMPLES: &str = "\
@@ -32,6 +38,9 @@ Examples:
   mrgc state cost --instances 1000 --interval 10
   mrgc instances list --pool llama
   mrgc instances drain i-1234567890abcdef0 --reason 'new driver'
+  mrgc regions --watch
+  mrgc failover status
+  mrgc failover start us-east-1 --strategy graceful --reason 'maintenance'
   mrgc completions bash > /etc/bash_completion.d/mrgc
 
 Exit codes: 0 done, 1 failed or something is wrong, 2 wrong arguments or configuration.";
@@ -49,11 +58,16 @@ enum Command {
     /// The tables of the fleet's state: create, check, copy, and what they cost
     #[command(subcommand)]
     State(state::Command),
-    /// The fleet's instances: list, show, drain, quarantine, release
+    /// The fleet's instances: list, show, check, drain, quarantine, release
     #[command(subcommand)]
     Instances(instances::Command),
+    /// The fleet's regions, as a router sees them
+    Regions(regions::Args),
+    /// Where regions' traffic goes: look, fail over, drill, recover
+    #[command(subcommand)]
+    Failover(failover::Command),
     /// Write the completions for a shell
-    Completions { shell: Shell },
+    Completions(completions::Args),
 }
 
 /// How a command that did not fail ended.
@@ -78,10 +92,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::State(command) => ask(state::run(command)),
         Command::Instances(command) => ask(instances::run(command)),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "mrgc", &mut io::stdout());
-            Ok(Verdict::Good)
-        }
+        Command::Regions(args) => ask(async move { regions::run(&args).await }),
+        Command::Failover(command) => ask(failover::run(command)),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
     };
     match done {
         Ok(Verdict::Good) => ExitCode::SUCCESS,

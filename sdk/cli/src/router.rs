@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
 use crate::{Usage, table::harmless};
 
@@ -67,7 +66,19 @@ impl RouterArgs {
 impl Router {
     /// `path` is a list of segments, so that a name with a `/` in it stays one.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
-        self.ask(Method::GET, path, None::<&Value>).await
+        self.query(path, &[]).await
+    }
+
+    pub(crate) async fn query<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, u32)],
+    ) -> Result<T> {
+        let mut url = self.url(path)?;
+        for (name, value) in query {
+            url.query_pairs_mut().append_pair(name, &value.to_string());
+        }
+        self.ask(self.client.get(url)).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(
@@ -75,24 +86,19 @@ impl Router {
         path: &[&str],
         body: &impl Serialize,
     ) -> Result<T> {
-        self.ask(Method::POST, path, Some(body)).await
+        self.ask(self.client.post(self.url(path)?).json(body)).await
     }
 
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &[&str],
-        body: Option<&impl Serialize>,
-    ) -> Result<T> {
+    fn url(&self, path: &[&str]) -> Result<Url> {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().extend(path),
-            Err(()) => bail!("{url} has no paths"),
+            Err(()) => bail!("{} has no paths", self.base),
         };
-        let mut request = self.client.request(method, url);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        Ok(url)
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
         let base = &self.base;
         let advice = "check that it runs, and `--router`";
         let cannot = || format!("cannot ask the router at {base}: {advice}");

@@ -2,19 +2,22 @@
 
 use std::{
     ffi::{c_uint, c_ulonglong, c_void},
+    os::fd::OwnedFd,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::{
     INVALID_ARGUMENT, Return, SUCCESS, TIMEOUT, UNINITIALIZED, gpu_of, handle_of, put,
-    script::{Script, enter, enter_gpu},
+    script::{self, Script, enter, enter_gpu},
 };
 
 const XID_CRITICAL_ERROR: c_ulonglong = 8;
 
-/// Between two looks for something new. Whoever measures the agent measures these, too.
+/// Between two looks at a script that cannot be watched.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// `nvmlEventData_t`.
@@ -105,6 +108,8 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
 fn wait(set: *mut c_void, timeout: Duration) -> Result<EventData, Return> {
     let until = Instant::now() + timeout;
     loop {
+        // Before it is read, so that no change is missed.
+        let watch = script::watch();
         let script = enter("nvmlEventSetWait_v2")?;
         if script.says(&["no-driver"]) {
             return Err(UNINITIALIZED);
@@ -112,11 +117,22 @@ fn wait(set: *mut c_void, timeout: Duration) -> Result<EventData, Return> {
         if let Some(event) = with(set, |set| next(set.as_mut()?, &script))? {
             return Ok(event);
         }
-        if Instant::now() >= until {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Err(TIMEOUT);
         }
-        thread::sleep(LOOK);
+        match watch {
+            Ok(watch) => wait_for_change(&watch, left),
+            Err(_) => thread::sleep(LOOK.min(left)),
+        }
     }
+}
+
+/// As a driver waits: in the kernel, so that whoever measures the agent does not measure looks at the script.
+fn wait_for_change(watch: &OwnedFd, left: Duration) {
+    let left = Timespec::try_from(left).ok();
+    // Interrupted or not: the script is read again.
+    let _ = poll(&mut [PollFd::new(watch, PollFlags::IN)], left.as_ref());
 }
 
 fn next(set: &mut Set, script: &Script) -> Option<EventData> {

@@ -1,6 +1,11 @@
 //! What the double is told, read anew at each call.
 
-use std::{env, fs, thread, time::Duration};
+use std::{env, fs, os::fd::OwnedFd, thread, time::Duration};
+
+use rustix::{
+    fs::inotify::{self, CreateFlags, WatchFlags},
+    io,
+};
 
 use crate::{GPU_IS_LOST, RESET_REQUIRED, Return, SUCCESS};
 
@@ -10,11 +15,14 @@ const HANG_PAUSE: Duration = Duration::from_millis(5);
 /// Where a `hang` without a call hangs.
 const DEFAULT_HANG: &str = "nvmlDeviceGetUtilizationRates";
 
+/// Who names the file.
+const VARIABLE: &str = "NVML_DOUBLE_SCRIPT";
+
 pub(crate) struct Script(String);
 
 impl Script {
     pub(crate) fn read() -> Self {
-        let file = env::var_os("NVML_DOUBLE_SCRIPT");
+        let file = env::var_os(VARIABLE);
         Self(file.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default())
     }
 
@@ -60,6 +68,15 @@ fn parse(word: &str) -> Option<u64> {
         Some(hex) => u64::from_str_radix(hex, 16).ok(),
         None => word.parse().ok(),
     }
+}
+
+/// Has something to read once the script was written or replaced; an error where there is no file.
+pub(crate) fn watch() -> io::Result<OwnedFd> {
+    let watch = inotify::init(CreateFlags::CLOEXEC)?;
+    let file = env::var_os(VARIABLE).unwrap_or_default();
+    // A file that another one is renamed to loses its name, which changes its attributes.
+    inotify::add_watch(&watch, file, WatchFlags::MODIFY | WatchFlags::ATTRIB)?;
+    Ok(watch)
 }
 
 /// The script, once this call may go on.

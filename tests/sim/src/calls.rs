@@ -142,8 +142,9 @@ impl World {
         if self.store.admits(to.region, &mut self.tally).is_err() {
             return;
         }
-        let before = self.store.reported(from.no).map(Report::fence);
-        let fence = report.fence();
+        let fence = |report: &Report| (report.generation, report.sequence);
+        let before = self.store.reported(from.no).map(fence);
+        let fence = fence(&report);
         if report.generation < self.machines[from.no].registration.generation {
             self.tally.add(Fault::ZombieAgent);
         }

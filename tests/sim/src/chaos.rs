@@ -52,6 +52,7 @@ pub(crate) enum Aftermath {
     StartRegion(usize),
     Serve(usize),
     HonestFace(usize),
+    StartEnclave(usize),
     HealReplica(usize),
     PeakOver,
     Lift(usize),
@@ -129,6 +130,7 @@ impl World {
             | Fault::SlowHealth
             | Fault::GarbageHealth => Some(self.spoil_one(fault)),
             Fault::PoolOutage => Some(self.spoil_pool()),
+            Fault::EnclaveLost => Some(self.end_enclaves()),
             Fault::RouterPause | Fault::HolderPause | Fault::AgentPause => self.pause(fault),
             Fault::RouterRestart => self.restart_some_router(),
             Fault::AgentRestart => self.restart_some_agent(),
@@ -176,6 +178,9 @@ impl World {
             Aftermath::StartRegion(region) => self.start_region(region),
             Aftermath::Serve(no) => self.machines[no].service = Service::Well,
             Aftermath::HonestFace(no) => self.machines[no].face = Face::Honest,
+            Aftermath::StartEnclave(no) => {
+                self.machines[no].has_enclave = self.machines[no].plan.enclave;
+            }
             Aftermath::HealReplica(region) => self.store.replicas[region] = Default::default(),
             Aftermath::PeakOver => self.chaos.is_peak = false,
             Aftermath::Lift(no) => self.lift(no),
@@ -196,6 +201,7 @@ impl World {
         for no in 0..self.machines.len() {
             self.machines[no].service = Service::Well;
             self.machines[no].face = Face::Honest;
+            self.machines[no].has_enclave = self.machines[no].plan.enclave;
             self.resume(self.machines[no].node);
             self.start_agent(no);
         }
@@ -305,6 +311,19 @@ impl World {
             if plan.region == region && plan.pool == pool && self.chaos.rng.f64() < share {
                 self.spoil(no, fault);
                 self.after(duration_ms, Aftermath::Serve(no));
+            }
+        }
+        region
+    }
+
+    /// Many of a region's enclaves end, and their agents say so with their next report.
+    fn end_enclaves(&mut self) -> usize {
+        let region = self.chaos.rng.usize(0..self.plan.regions.len());
+        self.tally.add(Fault::EnclaveLost);
+        for no in 0..self.machines.len() {
+            if self.machines[no].node.region == region && self.chaos.rng.bool() {
+                self.machines[no].has_enclave = false;
+                self.later(Aftermath::StartEnclave(no));
             }
         }
         region

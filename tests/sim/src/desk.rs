@@ -6,8 +6,8 @@ use mrgc_fleet::{
     failover::{Steered, steer},
     health::Admission,
     model::{PoolId, RegionId, Request},
-    routing::{self, Attempts, Live, Loads, NoRoute, Picker, Question, Weight},
-    snapshot::{Snapshot, View},
+    routing::{self, Attempts, Live, Loads, MAX_ATTEMPTS, NoRoute, Picker, Question, Weight},
+    snapshot::{Level, Snapshot, View},
 };
 
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
 
 /// Regions are chosen by a policy: [`prefer`].
 const WEIGHTS: [Weight; 1] = [Weight { weight: 1.0, required: false }];
+
+/// Candidates that are looked at for one attempt: none is looked at twice, but where a fault is planted.
+const MAX_LOOKS: usize = 2 * MAX_ATTEMPTS;
 
 /// What is looked at to say it.
 pub(crate) struct Desk<'a> {
@@ -34,7 +37,7 @@ pub(crate) struct Desk<'a> {
 
 /// What a request does next. A candidate comes with its index in its view.
 pub(crate) enum Next {
-    Instance { index: u32, no: usize, admission: Admission },
+    Instance { index: u32, no: usize, admission: Admission, panic: bool },
     Region { index: u32, no: usize, admission: Admission },
     Over(Ending),
 }
@@ -64,17 +67,19 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// As the real router's journey goes: regions in their order, the instances of home among them, and
+    /// these once more where nobody else would.
     pub(crate) fn next(&mut self, leg: &mut Leg) -> Next {
         let is_hop = leg.parent.is_some();
-        if is_hop && leg.trail.attempts() == 0 && leg.instances.is_none() {
+        if is_hop && leg.instances.is_none() && leg.trail.attempts() == 0 {
             leg.instances = self.instances(leg);
         }
-        loop {
+        for _ in 0..MAX_LOOKS {
             if let Some(next) = self.next_instance(leg) {
                 return next;
             }
             leg.instances = None;
-            if is_hop {
+            if is_hop || leg.is_last_round || leg.trail.is_spent() {
                 return Next::Over(leg.ending);
             }
             if leg.regions.is_none() {
@@ -84,144 +89,181 @@ impl<'a> Desk<'a> {
                 }
             }
             match self.next_region(leg) {
-                Some(Region::Home) => leg.instances = self.instances(leg),
+                Some(Region::Home) => {
+                    leg.held_back |= leg.elsewhere;
+                    leg.instances = self.instances(leg);
+                }
                 Some(Region::Other(next)) => return next,
-                // Nobody is left: evidence is set aside, once.
-                None if leg.panic || leg.trail.is_spent() => return Next::Over(leg.ending),
+                None if !leg.held_back => return Next::Over(leg.ending),
+                // Nobody else would: what was kept for others is spent here.
                 None => {
-                    leg.panic = true;
-                    leg.regions = None;
+                    leg.is_last_round = true;
+                    leg.elsewhere = false;
+                    leg.instances = self.instances(leg);
                 }
             }
         }
+        Next::Over(leg.ending)
     }
 
     /// The pool's regions in the order to try them, steered.
     fn regions(&mut self, leg: &mut Leg) -> Result<Course, Ending> {
         let snapshot = self.snapshot.clone();
         let view = snapshot.regions_with(self.pool).ok_or(Ending::NoRoute)?;
-        let order = match self.order_regions(view, leg) {
-            Err(NoRoute::NoneReady) if !leg.panic => {
-                leg.panic = true;
-                self.order_regions(view, leg)
-            }
-            order => order,
-        };
-        let order = order.map_err(|_| leg.ending)?;
+        let (order, panic) = self.decide(view, true, leg).ok_or(leg.ending)?;
         let steering = &snapshot.steering;
-        let order = if steering.is_normal() || leg.panic {
+        let order = if steering.is_normal() {
             order
         } else {
             let in_flight = |index| self.router.flight.in_flight(self.region(view, index));
-            let limit = steering.limit(self.request.priority);
-            match steer(&order, steering.lanes(self.pool), in_flight, limit, leg.seed) {
-                Steered::Stay(order) => order,
-                Steered::Moved(order) => {
-                    leg.is_moved = true;
-                    order
-                }
+            let (lanes, limit) =
+                (steering.lanes(self.pool), steering.limit(self.request.priority));
+            leg.is_moved = lanes.iter().any(|lane| lane.share < 1.0);
+            match steer(&order, lanes, in_flight, limit, leg.seed) {
+                Steered::Stay(order) | Steered::Moved(order) => order,
                 Steered::Shed => return Err(Ending::Shed),
             }
         };
-        Ok(Course { view: view.clone(), order, cursor: 0 })
+        Ok(Course { view: view.clone(), order, panic, cursor: 0, begun: 0 })
     }
 
-    fn order_regions(&mut self, view: &Arc<View>, leg: &Leg) -> Result<Attempts, NoRoute> {
-        let mut scratch = std::mem::take(&mut self.router.scratch);
-        let question = Question { weights: &WEIGHTS, ..self.question(view, leg) };
-        let live = |index| self.live_region(view, index);
-        let score =
-            |_, picks: &[u32], _: Loads<'_>| Some(prefer(view, picks, &self.snapshot.home));
-        let order = routing::decide(&mut scratch, &question, live, score);
-        self.router.scratch = scratch;
-        order
-    }
-
-    /// Home's instances in the order to try them.
+    /// Home's instances in the order to try them. Evidence is set aside only where no other region is left.
     fn instances(&mut self, leg: &mut Leg) -> Option<Course> {
-        leg.trail.reserve(leg.regions.as_ref().is_some_and(Course::has_more));
+        leg.trail.reserve(leg.elsewhere);
+        leg.decisions += 1;
         let snapshot = self.snapshot.clone();
         let view = snapshot.instances_at_home(self.pool)?;
+        let (order, panic) = self.decide(view, !leg.elsewhere, leg)?;
+        Some(Course { view: view.clone(), order, panic, cursor: 0, begun: leg.trail.attempts() })
+    }
+
+    /// Decides, and says whether evidence had to be set aside.
+    fn decide(&mut self, view: &View, may_panic: bool, leg: &Leg) -> Option<(Attempts, bool)> {
         let mut scratch = std::mem::take(&mut self.router.scratch);
-        let question = Question { picker: Picker::PowerOfTwo, ..self.question(view, leg) };
-        let live = |index| self.live_instance(view, index);
-        let order =
-            routing::decide(&mut scratch, &question, live, |_, _, _| None::<Vec<f32>>);
+        let mut question = self.question(view, leg, false);
+        let is_of_regions = view.key.level == Level::Region;
+        if is_of_regions {
+            question.weights = &WEIGHTS;
+        } else {
+            (question.picker, question.attempts) = (Picker::PowerOfTwo, leg.trail.attempts_left());
+        }
+        // Who has failed this request is not decided for again.
+        let live = |index| {
+            let live = self.live(view, index);
+            let was_tried = leg.trail.was_tried(&view.candidates[index as usize]);
+            Live { masked: live.masked || was_tried, ..live }
+        };
+        let mut score =
+            |_, picks: &[u32], _: Loads<'_>| Some(prefer(view, picks, &self.snapshot.home));
+        let mut decided = routing::decide(&mut scratch, &question, live, &mut score);
+        if may_panic && decided == Err(NoRoute::NoneReady) {
+            (question.panic, question.attempts) = (true, MAX_ATTEMPTS);
+            decided = routing::decide(&mut scratch, &question, live, &mut score);
+        }
+        let panic = question.panic;
         self.router.scratch = scratch;
-        Some(Course { view: view.clone(), order: order.ok()?, cursor: 0 })
+        Some((decided.ok()?, panic))
     }
 
     fn next_instance(&mut self, leg: &mut Leg) -> Option<Next> {
         let mut course = leg.instances.take()?;
-        let next = loop {
-            let question = self.question(&course.view, leg);
-            let live = |index| self.live_instance(&course.view, index);
-            let Some(index) = leg.trail.next(&course.order, &mut course.cursor, &question, live)
-            else {
-                break None;
+        let snapshot = self.snapshot.clone();
+        match snapshot.instances_at_home(self.pool) {
+            Some(view) if Arc::ptr_eq(view, &course.view) => {}
+            // The order is of another time, and its candidates are looked at as they are now.
+            Some(view) if !course.panic && are_same(view, &course.view) => {
+                course.view = view.clone();
+            }
+            _ => course = self.instances(leg)?,
+        }
+        for _ in 0..MAX_LOOKS {
+            let question = self.question(&course.view, leg, course.panic);
+            let live = |index| self.live(&course.view, index);
+            let next = leg.trail.next(&course.order, &mut course.cursor, &question, live);
+            let Some(index) = next else {
+                // Connections that failed cost no attempt: more may be left than the order is long.
+                let is_over = leg.trail.attempts() == course.begun || leg.trail.is_over_here();
+                if is_over {
+                    return None;
+                }
+                course = self.instances(leg)?;
+                continue;
             };
             let no = number(&course.view.candidates[index as usize].id);
-            let flight = &mut self.router.flight;
-            let begun = flight.begin(Place::Instance(no), self.now_ms, leg.panic, self.plan);
-            if let Some(admission) = begun {
-                break Some(Next::Instance { index, no, admission });
+            let (flight, panic) = (&mut self.router.flight, course.panic);
+            if let Some(admission) =
+                flight.begin(Place::Instance(no), self.now_ms, panic, &self.plan.ejection)
+            {
+                leg.instances = Some(course);
+                return Some(Next::Instance { index, no, admission, panic });
             }
-        };
-        leg.instances = Some(course);
-        next
+        }
+        None
     }
 
     fn next_region(&mut self, leg: &mut Leg) -> Option<Region> {
         let mut course = leg.regions.take()?;
-        let next = loop {
-            let question = self.question(&course.view, leg);
-            let live = |index| self.live_region(&course.view, index);
-            let Some(index) = leg.trail.next(&course.order, &mut course.cursor, &question, live)
-            else {
-                break None;
-            };
+        let mut chosen = None;
+        for _ in 0..MAX_LOOKS {
+            let question = self.question(&course.view, leg, course.panic);
+            let live = |index| self.live(&course.view, index);
+            let next = leg.trail.next(&course.order, &mut course.cursor, &question, live);
+            let Some(index) = next else { break };
+            let mut further = course.cursor;
+            leg.elsewhere = leg.trail.next(&course.order, &mut further, &question, live).is_some();
             if course.view.candidates[index as usize].region == self.snapshot.home {
-                break Some(Region::Home);
+                chosen = Some(Region::Home);
+                break;
             }
             let Place::Region(no) = self.region(&course.view, index) else { continue };
-            let flight = &mut self.router.flight;
-            let begun = flight.begin(Place::Region(no), self.now_ms, leg.panic, self.plan);
-            if let Some(admission) = begun {
-                break Some(Region::Other(Next::Region { index, no, admission }));
+            let (flight, panic) = (&mut self.router.flight, course.panic);
+            if let Some(admission) =
+                flight.begin(Place::Region(no), self.now_ms, panic, &self.plan.ejection)
+            {
+                chosen = Some(Region::Other(Next::Region { index, no, admission }));
+                break;
             }
-        };
+        }
         leg.regions = Some(course);
-        next
+        chosen
     }
 
-    fn question<'q>(&'q self, view: &'q View, leg: &Leg) -> Question<'q> {
+    fn question<'q>(&'q self, view: &'q View, leg: &Leg, panic: bool) -> Question<'q> {
         Question {
             view,
             request: self.request,
             rules: &self.plan.rules,
             weights: &[],
             picker: Picker::Best,
-            seed: leg.seed,
-            attempts: routing::MAX_ATTEMPTS,
-            panic: leg.panic,
+            // A decision's own.
+            seed: leg.seed ^ leg.decisions,
+            attempts: MAX_ATTEMPTS,
+            panic,
         }
     }
 
-    fn live_instance(&self, view: &View, index: u32) -> Live {
-        let no = number(&view.candidates[index as usize].id);
-        self.router.flight.live(Place::Instance(no), self.now_ms, self.plan)
-    }
-
-    fn live_region(&self, view: &View, index: u32) -> Live {
-        let live = self.router.flight.live(self.region(view, index), self.now_ms, self.plan);
-        let region = &view.candidates[index as usize].region;
-        Live { masked: live.masked || self.router.monitor.is_unreachable(region), ..live }
+    fn live(&self, view: &View, index: u32) -> Live {
+        let candidate = &view.candidates[index as usize];
+        let flight = &self.router.flight;
+        if candidate.level == Level::Instance {
+            let place = Place::Instance(number(&candidate.id));
+            let live = flight.live(place, self.now_ms, &self.plan.ejection);
+            return Live { masked: live.masked || !candidate.ready, ..live };
+        }
+        let live = flight.live(self.region(view, index), self.now_ms, &self.plan.ejection);
+        let is_unreachable = self.router.monitor.is_unreachable(&candidate.region);
+        Live { masked: live.masked || is_unreachable, ..live }
     }
 
     fn region(&self, view: &View, index: u32) -> Place {
         let region = &view.candidates[index as usize].region;
         Place::Region(self.plan.region(region).unwrap_or_default())
     }
+}
+
+/// Whether two of a view hold the same candidates.
+fn are_same(one: &View, other: &View) -> bool {
+    one.candidates.iter().map(|c| &c.id).eq(other.candidates.iter().map(|c| &c.id))
 }
 
 /// The policy by which a region is chosen: home first, then the nearer ones.

@@ -64,6 +64,7 @@ faults! {
     FailoverOrder = "failover ordered",
     PinOrder = "region pinned",
     OppositeOrders = "opposite orders",
+    EnclaveLost = "enclave lost",
     LoadPeak = "load peak",
 }
 

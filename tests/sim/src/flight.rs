@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use mrgc_fleet::{
-    health::{Admission, Breaker, Change, Outcome, Room, Standing},
+    health::{Admission, Breaker, Change, EjectionConfig, Outcome, Room, Standing},
     routing::Live,
     snapshot::{Level, Snapshot},
 };
@@ -58,14 +58,14 @@ impl Flight {
         }
     }
 
-    pub(crate) fn live(&self, place: Place, now_ms: u64, plan: &Plan) -> Live {
+    pub(crate) fn live(&self, place: Place, now_ms: u64, config: &EjectionConfig) -> Live {
         let slot = self.get(place);
         let live = Live { in_flight: slot.in_flight, ..Live::default() };
         if slot.breaker.is_clean() {
             return live;
         }
-        let standing = slot.breaker.standing(now_ms, &plan.ejection);
-        Live { masked: standing.is_masked(), share: standing.share(&plan.ejection), ..live }
+        let standing = slot.breaker.standing(now_ms, config);
+        Live { masked: standing.is_masked(), share: standing.share(config), ..live }
     }
 
     pub(crate) fn in_flight(&self, place: Place) -> u32 {
@@ -78,15 +78,21 @@ impl Flight {
         slots.filter(|(_, instance)| instance.pool == pool).map(|(slot, _)| slot.in_flight).sum()
     }
 
-    pub(crate) fn is_ejected(&self, place: Place, now_ms: u64, plan: &Plan) -> bool {
-        let standing = self.get(place).breaker.standing(now_ms, &plan.ejection);
+    pub(crate) fn is_ejected(&self, place: Place, now_ms: u64, config: &EjectionConfig) -> bool {
+        let standing = self.get(place).breaker.standing(now_ms, config);
         matches!(standing, Standing::Ejected { .. })
     }
 
     /// An attempt begins, if it may.
-    pub(crate) fn begin(&mut self, place: Place, now_ms: u64, panic: bool, plan: &Plan) -> Option<Admission> {
+    pub(crate) fn begin(
+        &mut self,
+        place: Place,
+        now_ms: u64,
+        panic: bool,
+        config: &EjectionConfig,
+    ) -> Option<Admission> {
         let slot = self.slot(place);
-        let admission = slot.breaker.admit(now_ms, &plan.ejection);
+        let admission = slot.breaker.admit(now_ms, config);
         if admission == Admission::No && !panic {
             return None;
         }
@@ -103,13 +109,13 @@ impl Flight {
         outcome: Option<Outcome>,
         room: Room,
         now_ms: u64,
-        plan: &Plan,
+        config: &EjectionConfig,
     ) -> Change {
         let slot = self.slot(place);
         slot.in_flight = slot.in_flight.saturating_sub(1);
         slot.has_answered |= outcome == Some(Outcome::Answered);
         let change = match outcome {
-            Some(outcome) => slot.breaker.handle(outcome, admission, room, now_ms, &plan.ejection),
+            Some(outcome) => slot.breaker.handle(outcome, admission, room, now_ms, config),
             None => {
                 slot.breaker.abandon(admission);
                 Change::None
@@ -119,8 +125,8 @@ impl Flight {
         change
     }
 
-    pub(crate) fn rejoin(&mut self, instance: usize, now_ms: u64, plan: &Plan) {
-        self.instances[instance].breaker.rejoin(now_ms, &plan.ejection);
+    pub(crate) fn rejoin(&mut self, instance: usize, now_ms: u64, config: &EjectionConfig) {
+        self.instances[instance].breaker.rejoin(now_ms, config);
         self.note(Place::Instance(instance));
     }
 
@@ -153,7 +159,7 @@ impl Flight {
             view.key.level == Level::Instance && view.key.region.as_ref() == Some(&snapshot.home)
         });
         let ready = views.flat_map(|view| &view.candidates).filter(|c| c.ready);
-        let is_ejected = |no: &usize| self.is_ejected(Place::Instance(*no), now_ms, plan);
+        let is_ejected = |no: &usize| self.is_ejected(Place::Instance(*no), now_ms, &plan.ejection);
         ready.map(|c| number(&c.id)).filter(|no| self.unclean.contains(no)).filter(is_ejected).count()
             as u32
     }

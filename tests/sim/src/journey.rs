@@ -42,12 +42,18 @@ pub(crate) struct Leg {
     pub parent: Option<Parent>,
     /// It was moved from its first choice to another region.
     pub is_moved: bool,
-    /// Evidence is set aside, for nobody is left.
-    pub panic: bool,
     pub seed: u64,
     pub trail: Trail,
     pub regions: Option<Course>,
     pub instances: Option<Course>,
+    /// Decisions made between instances.
+    pub decisions: u64,
+    /// There is a further region to try.
+    pub elsewhere: bool,
+    /// Home's instances were not all that could have been tried, for the sake of other regions.
+    pub held_back: bool,
+    /// All regions were tried.
+    pub is_last_round: bool,
     /// What it ends with if nobody is left now.
     pub ending: Ending,
     deadline_ms: u64,
@@ -68,7 +74,11 @@ pub(crate) struct Parent {
 pub(crate) struct Course {
     pub view: Arc<View>,
     pub order: Attempts,
+    /// Evidence was set aside.
+    pub panic: bool,
     pub cursor: usize,
+    /// Attempts that had begun when it was decided.
+    pub begun: usize,
 }
 
 /// The attempt under way.
@@ -114,11 +124,14 @@ impl Leg {
             router,
             parent: None,
             is_moved: false,
-            panic: false,
             seed,
             trail,
             regions: None,
             instances: None,
+            decisions: 0,
+            elsewhere: false,
+            held_back: false,
+            is_last_round: false,
             ending: Ending::NoRoute,
             deadline_ms: now_ms + DEADLINE_MS,
             going: None,
@@ -147,7 +160,8 @@ impl World {
         let router = &mut self.routers[leg.router];
         let next = Desk::new(router, &self.plan, ticket, self.now_ms).next(leg);
         match next {
-            Next::Instance { index, no, admission } => {
+            Next::Instance { index, no, admission, panic } => {
+                self.check_sent(id, no, panic);
                 self.attempt(id, index, Place::Instance(no), admission);
             }
             Next::Region { index, no, admission } => {
@@ -155,6 +169,13 @@ impl World {
             }
             Next::Over(ending) => self.finish(id, ending),
         }
+    }
+
+    fn check_sent(&mut self, id: LegId, no: usize, panic: bool) {
+        let Some(leg) = self.legs.get(id) else { return };
+        let Some(ticket) = self.tickets.get(leg.ticket) else { return };
+        let router = &self.routers[leg.router];
+        self.watch.sent(router, ticket, no, panic, self.now_ms, &self.plan);
     }
 
     fn attempt(&mut self, id: LegId, index: u32, place: Place, admission: Admission) {
@@ -173,7 +194,7 @@ impl World {
         let candidate = course.view.candidates[index as usize].clone();
         leg.trail.begin();
         // Where yet another region is left, the last attempt is not this one's.
-        let kept = usize::from(course.has_more() && leg.trail.attempts_left() > 0);
+        let kept = usize::from(leg.elsewhere && leg.trail.attempts_left() > 0);
         let given = leg.trail.attempts_left() + 1 - kept;
         leg.sent += 1;
         let number = leg.sent;
@@ -182,7 +203,6 @@ impl World {
             Place::Instance(no) => {
                 let note = Note::Sent { router: router.node, machine: no, attempt: number };
                 self.trace.note(self.now_ms, note);
-                self.watch.sent(router, leg, ticket, no, self.now_ms, &self.plan);
                 ticket.sent_to.push(no);
                 HEAD_MS
             }
@@ -275,6 +295,9 @@ impl World {
             trail: Trail::new(given, regions_tried),
             regions: None,
             instances: None,
+            decisions: 0,
+            held_back: false,
+            is_last_round: false,
             ending: Ending::NoRoute,
             going: None,
             sent: 0,
@@ -286,9 +309,8 @@ impl World {
         let pool = &self.plan.pools[ticket.pool];
         let in_flight = router.flight.in_flight_of(ticket.pool, &self.plan);
         let priority = ticket.request.priority;
-        let is_admitted = !leg.is_moved
-            || leg.panic
-            || router.snapshot.steering.admits(pool, in_flight, priority);
+        let is_admitted =
+            !leg.is_moved || router.snapshot.steering.admits(pool, in_flight, priority);
         let leg = self.legs.insert(leg);
         match is_admitted {
             true => self.advance(leg),
@@ -343,7 +365,7 @@ impl World {
         let now_ms = router.clock.now_ms(self.now_ms);
         let room = router.flight.room(going.place, &router.snapshot, &self.plan);
         let (place, admission) = (going.place, going.admission);
-        let change = router.flight.end(place, admission, evidence, room, now_ms, &self.plan);
+        let change = router.flight.end(place, admission, evidence, room, now_ms, &self.plan.ejection);
         if let (Outcome::Unreachable, Some(ticket)) =
             (answer.outcome, self.tickets.get_mut(leg.ticket))
             && matches!(place, Place::Instance(_))
@@ -433,12 +455,5 @@ impl Leg {
             return if is_its_word { Some(Outcome::Answered) } else { evidence };
         }
         evidence
-    }
-}
-
-impl Course {
-    /// Whether somebody is left in it.
-    pub(crate) fn has_more(&self) -> bool {
-        self.cursor < self.order.as_slice().len()
     }
 }

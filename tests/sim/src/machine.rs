@@ -37,7 +37,7 @@ pub(crate) enum Service {
     #[default]
     Well,
     Slow,
-    /// 5xx to everybody.
+    /// 502 to everybody.
     Failing,
     /// 429 to everybody.
     Busy,
@@ -70,6 +70,7 @@ pub(crate) struct Machine {
     pub service: Service,
     pub face: Face,
     pub clock: Clock,
+    pub has_enclave: bool,
     /// Raised by each start of the agent, so that timers of an earlier one are ignored.
     pub boot: u32,
     pub sequence: u64,
@@ -98,6 +99,7 @@ impl Machine {
             service: Service::Well,
             face: Face::Honest,
             clock,
+            has_enclave: plan.enclave,
             boot: 0,
             sequence: 0,
             serving: Vec::new(),
@@ -115,7 +117,7 @@ impl Machine {
         let outcome = match self.service {
             Service::Refusing => return Taken::Refused,
             Service::Hung => return Taken::Held,
-            Service::Failing => Outcome::of_status(500),
+            Service::Failing => Outcome::of_status(502),
             Service::Busy => Outcome::of_status(429),
             Service::Well | Service::Slow if self.serving.len() >= slots * WAITING => {
                 Outcome::of_status(429)
@@ -168,7 +170,7 @@ impl Machine {
             queue_depth: Some(self.serving.len().saturating_sub(slots) as u32),
             running: Some(self.serving.len().min(slots) as u32),
             models: vec![self.registration.pool.as_str().to_owned()],
-            enclave: if self.plan.enclave { EnclaveState::Running } else { EnclaveState::Absent },
+            enclave: if self.has_enclave { EnclaveState::Running } else { EnclaveState::Absent },
             next_within_ms: Some(BEAT_MS as u32),
             ..Report::new(id.clone(), region.clone(), *generation, self.sequence)
         }
@@ -194,10 +196,5 @@ impl Machine {
             }
             _ => Some(ProbeResult::Passed),
         }
-    }
-
-    /// Whether it serves, and says so.
-    pub(crate) fn is_well(&self) -> bool {
-        self.agent() == Life::Running && self.service == Service::Well && self.face == Face::Honest
     }
 }

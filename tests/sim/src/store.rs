@@ -229,8 +229,13 @@ impl Store {
             let seen = about.iter().enumerate();
             seen.filter_map(|(writer, order)| order.as_of(horizon(writer)).cloned())
         });
-        let records = self.records[reader].iter().filter_map(|record| record.latest().cloned());
-        Look { instances, orders: orders.collect(), records: records.collect() }
+        let orders = orders.collect();
+        let records = (0..self.records[reader].len()).filter_map(|about| {
+            let at_ms = self.stale_ms(reader, now_ms, tally);
+            self.records[reader][about].as_of(at_ms).cloned()
+        });
+        let records = records.collect();
+        Look { instances, orders, records }
     }
 
     fn look_at(
@@ -240,18 +245,24 @@ impl Store {
         now_ms: u64,
         tally: &mut Tally,
     ) -> Option<(Arc<Standing>, Option<Desired>)> {
-        let mut at_ms = self.horizon(self.instances[no].region, reader, now_ms);
-        let stale = self.replicas[reader].stale;
-        if stale > 0 && self.rng.u32(0..1_000) < stale {
-            tally.add(Fault::StaleRead);
-            at_ms = at_ms.saturating_sub(self.rng.u64(0..MAX_STALE_MS));
-        }
+        let at_ms = self.horizon(self.instances[no].region, reader, now_ms);
+        let at_ms = self.stale_ms(reader, at_ms, tally);
         let standing = self.instances[no].standing.as_of(at_ms)?.clone();
         let wishes = self.instances[no].wishes.iter();
         let seen = wishes.filter_map(|(writer, wish)| {
             wish.as_of(at_ms.min(self.horizon(*writer, reader, now_ms)))
         });
         Some((standing, seen.cloned().reduce(Desired::merge)))
+    }
+
+    /// As of when an item is read that is there since `at_ms`.
+    fn stale_ms(&mut self, reader: usize, at_ms: u64, tally: &mut Tally) -> u64 {
+        let stale = self.replicas[reader].stale;
+        if stale == 0 || self.rng.u32(0..1_000) >= stale {
+            return at_ms;
+        }
+        tally.add(Fault::StaleRead);
+        at_ms.saturating_sub(self.rng.u64(0..MAX_STALE_MS))
     }
 
     /// Up to when a reading region has what another wrote.

@@ -11,7 +11,7 @@ use mrgc_fleet::{
 use crate::{faults::Fault, network::Node};
 
 /// Notes that are kept for the report of a failure.
-const KEPT: usize = 6000;
+const KEPT: usize = 60;
 
 /// Something worth telling.
 #[derive(Clone, Copy, Debug)]

@@ -5,8 +5,8 @@ mod regions;
 
 use mrgc_fleet::{
     health::{Outcome, ProbeResult},
-    model::{Lifecycle, Stamp},
-    routing::MAX_CONNECTS,
+    model::{EnclaveState, Lifecycle, Stamp},
+    routing::{MAX_ATTEMPTS, MAX_CONNECTS},
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     journey::Leg,
     machine::Machine,
     network::Node,
-    plan::{Plan, ROUTERS},
+    plan::{Plan, ROUTERS, number},
     router::{Known, Router},
     store::LEASES,
     traffic::{ATTEMPTS, Ending, Ticket},
@@ -116,9 +116,9 @@ impl Watch {
     pub(crate) fn sent(
         &mut self,
         router: &Router,
-        leg: &Leg,
         ticket: &Ticket,
         no: usize,
+        panic: bool,
         at_ms: u64,
         plan: &Plan,
     ) {
@@ -128,6 +128,15 @@ impl Watch {
             "no request where it must not go",
             || format!("{node} sends one with {:?} to i-{no}", ticket.request.needs),
         );
+        let has_enclave = || {
+            let view = router.snapshot.instances_at_home(&plan.pools[ticket.pool])?;
+            let candidate = view.candidates.iter().find(|c| number(&c.id) == no)?;
+            Some(candidate.enclave >= EnclaveState::Running)
+        };
+        let is_sealed = !ticket.request.needs.enclave || has_enclave() == Some(true);
+        self.check(is_sealed, "no request where it must not go", || {
+            format!("{node} sends one that needs an enclave to i-{no}, which lost its own")
+        });
         self.check(!ticket.sent_to.contains(&no), "no instance twice for one request", || {
             format!("{node} sends to i-{no} again, after {:?}", ticket.sent_to)
         });
@@ -137,9 +146,9 @@ impl Watch {
         });
         let most = ATTEMPTS + MAX_CONNECTS * (1 + plan.regions.len());
         self.bounds(ticket.sent_to.len() < most, "connections for one request", most);
-        if !leg.panic {
+        if !panic {
             let now_ms = router.now_ms(at_ms);
-            let is_ejected = router.flight.is_ejected(Place::Instance(no), now_ms, plan);
+            let is_ejected = router.flight.is_ejected(Place::Instance(no), now_ms, &plan.ejection);
             self.check(!is_ejected, "no request to an ejected instance", || {
                 format!("{node} sends to i-{no}, which it has ejected")
             });
@@ -253,18 +262,26 @@ impl Watch {
         });
     }
 
-    /// A router has a word of its region's lease holder about a region.
-    pub(crate) fn heard(&mut self, router: Node, about: usize, stamp: Stamp) {
-        let last = self.words[router.no][about].replace(stamp);
-        self.check(last <= Some(stamp), "no word of a superseded lease holder", || {
-            format!("{router} takes a word of {stamp} after one of {last:?}")
-        });
+    /// A router has read what its region's lease holder says of the regions.
+    pub(crate) fn heard(&mut self, router: &Router, plan: &Plan) {
+        let node = router.node;
+        for (about, region) in plan.regions.iter().enumerate() {
+            let stamp = router.monitor.handler().heard(&region.id);
+            let last = std::mem::replace(&mut self.words[node.no][about], stamp);
+            self.check(last <= stamp, "no word of a superseded lease holder", || {
+                format!("{node} takes a word of {stamp:?} after one of {last:?}")
+            });
+        }
     }
 
     /// A router has a lease.
     pub(crate) fn leased(&mut self, routers: &[Router], no: usize, which: usize, at_ms: u64) {
         debug_assert!(which < LEASES);
         let node = routers[no].node;
+        // The answer may have come too late for it to believe.
+        if routers[no].leases[which].epoch(routers[no].now_ms(at_ms)).is_none() {
+            return;
+        }
         let others = routers.iter().filter(|other| {
             other.node.region == node.region && other.node.no != no && !other.is_gone()
         });
@@ -290,25 +307,36 @@ impl Watch {
         });
     }
 
-    /// A request is refused, or failed for good, with attempts left: nobody whom its router could have sent
-    /// it to is left.
-    pub(crate) fn left_over(&mut self, router: &Router, leg: &Leg, ticket: &Ticket, at_ms: u64, plan: &Plan) {
-        if leg.trail.is_spent() {
+    /// A request is refused, or failed for good, with attempts left: nobody is left whom its router could have
+    /// sent it to at home, where it was to try that.
+    pub(crate) fn left_over(
+        &mut self,
+        router: &Router,
+        leg: &Leg,
+        ticket: &Ticket,
+        at_ms: u64,
+        plan: &Plan,
+    ) {
+        let (node, pool) = (router.node, &plan.pools[ticket.pool]);
+        let has_home = leg.regions.as_ref().is_some_and(|course| {
+            let mut order = course.order.as_slice().iter();
+            order.any(|index| course.view.candidates[*index as usize].region == router.snapshot.home)
+        });
+        if leg.trail.is_spent() || !has_home || ticket.sent_to.len() >= MAX_ATTEMPTS {
             return;
         }
-        let Some(view) = router.snapshot.instances_at_home(&plan.pools[ticket.pool]) else { return };
+        let Some(view) = router.snapshot.instances_at_home(pool) else { return };
         let now_ms = router.now_ms(at_ms);
-        let could = view.candidates.iter().filter(|candidate| candidate.ready).find(|candidate| {
-            let no = crate::plan::number(&candidate.id);
-            let live = router.flight.live(Place::Instance(no), now_ms, plan);
+        let missed = view.candidates.iter().filter(|candidate| candidate.ready).find(|candidate| {
+            let no = number(&candidate.id);
+            let live = router.flight.live(Place::Instance(no), now_ms, &plan.ejection);
             !live.masked
                 && !ticket.sent_to.contains(&no)
                 && plan.permits(&ticket.request.needs, &plan.instances[no])
         });
-        let missed = could.map(|candidate| candidate.id.to_string());
         self.check(missed.is_none(), "no request refused that could be served", || {
-            let node = router.node;
-            format!("{node} gives one up after {:?}, and {missed:?} is ready", ticket.sent_to)
+            let id = missed.map(|candidate| &candidate.id);
+            format!("{node} gives one up after {:?}, and {id:?} is ready", ticket.sent_to)
         });
     }
 

@@ -46,9 +46,9 @@ impl Outcome {
         matches!(self.verdict, Verdict::Failed(Reason::Connect, _))
     }
 
-    /// Nothing of an answer came: the connection could not be made, was dropped or is silent.
-    pub(super) fn is_unanswered(&self) -> bool {
-        self.headers.is_none() && matches!(self.verdict, Verdict::Failed(..))
+    /// The connection could not be made, or was dropped before anything of an answer came.
+    pub(super) fn is_dropped(&self) -> bool {
+        matches!(self.verdict, Verdict::Failed(Reason::Connect | Reason::Send, _))
     }
 }
 
@@ -58,8 +58,6 @@ type Failed = (Reason, String);
 #[derive(Debug)]
 pub(super) struct Client {
     authority: String,
-    /// For an answer's head.
-    head_limit: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
     /// Kept here while an exchange runs, so that a timeout does not lose what it had got.
     headers: Option<HeaderMap>,
@@ -68,10 +66,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(authority: &str, head_limit: Duration) -> Self {
+    pub(super) fn new(authority: &str) -> Self {
         Self {
             authority: authority.to_owned(),
-            head_limit,
             sender: None,
             headers: None,
             head: None,
@@ -115,11 +112,7 @@ impl Client {
         request: Request<Full<Bytes>>,
         streams: bool,
     ) -> Result<Verdict, Failed> {
-        let limit = self.head_limit;
-        let response =
-            tokio::time::timeout(limit, self.send(request)).await.unwrap_or_else(|_| {
-                Err((Reason::Timeout, format!("nothing came within {} ms", limit.as_millis())))
-            })?;
+        let response = self.send(request).await?;
         let status = response.status();
         self.headers = Some(response.headers().clone());
         self.head = Some(Instant::now());

@@ -10,7 +10,7 @@ use mrgc_tests::{
 };
 use serde_json::json;
 
-use crate::support::alone;
+use crate::support::{alone, logs};
 
 /// An answer that tried nobody; what a busy machine takes on top of no time.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -49,10 +49,12 @@ async fn the_last_region_serves_and_without_any_clients_come_back_later() -> Res
     // A router that is left tries the last one it knew, until it is sure.
     eventually("a 503 that says when to come back", PATIENCE, || async {
         let answer = ask(&regions, router).await?;
-        ensure!(answer.status().is_server_error(), "{answer:?}");
-        Ok((answer.status() == 503).then_some(()))
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status == 503, "{status} {text}");
+        Ok(Some(()))
     })
-    .await?;
+    .await
+    .with_context(|| logs([router]))?;
     for _ in 0..20 {
         let started = Instant::now();
         let answer = ask(&regions, router).await?;

@@ -13,6 +13,8 @@ use mrgc_tests::{
 };
 use serde_json::{Value, json};
 
+use crate::support::logs;
+
 const INSTANCES: usize = 4;
 const PROBES: Duration = Duration::from_millis(400);
 /// The first failure, and three more.
@@ -144,7 +146,7 @@ async fn an_instance_without_its_agent_is_drained_and_replaced_and_back_with_it(
     let id = pool.victim().id.clone();
     let lost_at = Instant::now();
     pool.victim().agent.kill().await?;
-    pool.drained(&id).await?;
+    pool.drained(&id).await.with_context(|| logs([&pool.router]))?;
     let condemned_after = lost_at.elapsed();
     ensure!(condemned_after >= PROBES * (FAILURES - 1), "after {condemned_after:?}");
     let replacement = pool.replacement(&id).await?;
@@ -153,7 +155,7 @@ async fn an_instance_without_its_agent_is_drained_and_replaced_and_back_with_it(
     pool.is_left_alone(&id).await?;
 
     pool.victim().agent.restart(&[]).await?;
-    pool.released(&id).await?;
+    pool.released(&id).await.with_context(|| logs([&pool.router]))?;
     assert_eq!(pool.deeds(&id).await?, ["release", "drain"]);
     pool.no_request_failed().await
 }
@@ -164,7 +166,7 @@ async fn an_instance_whose_model_server_is_gone_is_drained_and_replaced() -> Res
     let mut pool = Pool::start().await?;
     let id = pool.victim().id.clone();
     pool.victim().server.kill().await?;
-    pool.drained(&id).await?;
+    pool.drained(&id).await.with_context(|| logs([&pool.router]))?;
     let replacement = pool.replacement(&id).await?;
     ensure!(replacement.reason.contains("503"), "{replacement:?}");
     pool.is_left_alone(&id).await?;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cloud;
 mod exhausted;
 mod instance_loss;
 mod region_loss;

@@ -12,7 +12,7 @@ use mrgc_tests::{
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{alone, mrgc};
+use crate::support::{alone, logs, mrgc};
 
 /// Traffic before the loss.
 const BEFORE: Duration = Duration::from_secs(2);
@@ -22,8 +22,8 @@ const AWAY: Duration = Duration::from_secs(4);
 const LONG_AWAY: Duration = Duration::from_secs(5 * 60);
 /// Between two looks at the share that a region has. Steps last much longer.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Of each router's log, where a test fails.
-const LOG_LINES: usize = 40;
+/// By default a recovery's step gives back a quarter.
+const LARGEST_RISE: f64 = 0.3;
 /// For a region's whole return: steps, each held, and what a busy machine adds.
 const RETURN_LIMIT: Duration = Duration::from_secs(90);
 
@@ -55,7 +55,7 @@ async fn lose_and_return(loss: Loss, without_store: bool) -> Result<()> {
     let traffic = regions.traffic()?;
     let done = play(&mut regions, &traffic, loss, without_store).await;
     if done.is_err() {
-        println!("{}", logs(&regions));
+        println!("{}", logs(regions.sites().flat_map(|site| &site.routers)));
     }
     let (lost_at, well_at) = done?;
 
@@ -63,12 +63,12 @@ async fn lose_and_return(loss: Loss, without_store: bool) -> Result<()> {
     let stats = load.stop().await;
     println!("{loss:?}, {:.1} s until all was well; {stats}", (well_at - lost_at).as_secs_f64());
     let records = journal.records(0);
-    let bad = |r: &&Record| !r.is_ok() && (r.sent > well_at || !regions.is_excused(r, lost_at));
-    let failed: Vec<&Record> = records.iter().filter(bad).collect();
+    let failed = regions.failed(&records, lost_at, well_at);
     let shown = &failed[..failed.len().min(5)];
     ensure!(failed.is_empty(), "{} failed, lost at {lost_at:?}: {shown:#?}", failed.len());
     ensure!(journal.left_out() == 0, "too long for the journal");
-    is_a_real_load(&records, lost_at..well_at)
+    is_a_real_load(&records, lost_at..well_at)?;
+    is_shown(&regions).await
 }
 
 /// When the region was lost, and when all was well again.
@@ -84,7 +84,7 @@ async fn play(
     }
     sleep(BEFORE).await;
     spreads_over_all_regions(regions, traffic)?;
-    let lost_at = regions.lost.lose(loss).await?;
+    let lost_at = regions.lose(loss, traffic).await?;
     regions.failed_over().await?;
     let (settled_at, settled) = (Instant::now(), traffic.journal.len());
     sleep(if is_long { LONG_AWAY } else { AWAY }).await;
@@ -93,7 +93,7 @@ async fn play(
     if without_store && loss == Loss::Killed {
         regions.cluster.restart_state().await?;
     }
-    regions.bring_back(loss).await?;
+    regions.bring_back(loss, traffic).await?;
     returns_in_steps(regions).await?;
     if without_store && loss == Loss::Stopped {
         regions.cluster.restart_state().await?;
@@ -131,20 +131,20 @@ fn nothing_goes_there(regions: &Regions, records: &[Record], since: Instant) -> 
     Ok(())
 }
 
-/// Watches one survivor give the region its share back: never less than before, and not all at once.
+/// Watches one survivor give the region its share back, and not all at once.
 async fn returns_in_steps(regions: &Regions) -> Result<()> {
     let router = regions.survivors().next().context("no router")?;
     let (mut shares, limit) = (vec![0.0], Instant::now() + RETURN_LIMIT);
     while shares.last() != Some(&1.0) {
         ensure!(Instant::now() < limit, "not back within {RETURN_LIMIT:?}: {shares:?}");
-        let seen = regions.seen(router, regions.lost.spec.id).await?;
-        if shares.last() != Some(&seen.share) {
-            ensure!(seen.share == 1.0 || seen.state == "recovering", "{seen:?} after {shares:?}");
-            shares.push(seen.share);
+        let share = regions.seen(router, regions.lost.spec.id).await?.share;
+        if shares.last() != Some(&share) {
+            shares.push(share);
         }
         sleep(LOOK_INTERVAL).await;
     }
-    ensure!(shares.is_sorted() && shares.len() >= 4, "the shares were {shares:?}");
+    let rises = shares.windows(2).map(|pair| pair[1] - pair[0]);
+    ensure!(rises.fold(0.0, f64::max) < LARGEST_RISE, "the shares were {shares:?}");
     Ok(())
 }
 
@@ -159,7 +159,7 @@ async fn goes_there_again(regions: &Regions, traffic: &Traffic) -> Result<()> {
     .await
 }
 
-/// The history has the failover from its beginning to its end, and the operator's command shows it.
+/// The history has the failover from its beginning to its end.
 async fn is_told_of(regions: &Regions) -> Result<()> {
     let router = regions.survivors().next().context("no router")?;
     let lost = regions.lost.spec.id;
@@ -168,15 +168,22 @@ async fn is_told_of(regions: &Regions) -> Result<()> {
         let event = events(&history).find(|event| event["from_region"] == lost);
         let event = event.with_context(|| format!("nothing of {lost} in {history}"))?;
         let is_whole = event["cause"] == "automatic"
-            && event["duration_ms"].is_u64()
+            && event["duration_ms"].as_u64() > Some(0)
             && !event["ended_at"].is_null()
             && event["reason"].is_string();
         ensure!(is_whole, "{event}");
         Ok(Some(()))
     })
-    .await?;
+    .await
+}
+
+/// The operator's command shows it.
+async fn is_shown(regions: &Regions) -> Result<()> {
+    let router = regions.survivors().next().context("no router")?;
     let told = mrgc(router, &["failover", "history"]).await?;
-    ensure!(told.contains(lost) && told.contains("automatic"), "{told}");
+    for words in [regions.lost.spec.id, "failed over to", "has its traffic back"] {
+        ensure!(told.contains(words), "{told}");
+    }
     Ok(())
 }
 
@@ -194,16 +201,4 @@ fn is_a_real_load(records: &[Record], meanwhile: Range<Instant>) -> Result<()> {
         ensure!(kind.len() as f64 > least, "{} streams, {} plain", streams.len(), plain.len());
     }
     Ok(())
-}
-
-/// What the routers have logged, the last of it.
-fn logs(regions: &Regions) -> String {
-    let routers = regions.sites().flat_map(|site| &site.routers);
-    let logs = routers.map(|router| {
-        let log = router.program.log();
-        let lines: Vec<&str> = log.lines().collect();
-        let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-        format!("--- {} {}\n{last}\n", router.region, router.control)
-    });
-    logs.collect()
 }

@@ -8,6 +8,8 @@ use tokio::{process::Command, sync::Mutex, sync::MutexGuard};
 
 /// For a command of the operator's.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// Of a router's log, where a test fails.
+const LOG_LINES: usize = 40;
 
 /// Two cores hold one fleet of three regions at a time.
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
@@ -24,4 +26,15 @@ pub(crate) async fn mrgc(router: &Router, args: &[&str]) -> Result<String> {
     let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     ensure!(output.status.success(), "mrgc {args:?} ({}): {out}{err}", output.status);
     Ok(out)
+}
+
+/// What routers have logged, the last of it.
+pub(crate) fn logs<'a>(routers: impl IntoIterator<Item = &'a Router>) -> String {
+    let logs = routers.into_iter().map(|router| {
+        let log = router.program.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+        format!("--- {} {}\n{last}\n", router.region, router.control)
+    });
+    logs.collect()
 }

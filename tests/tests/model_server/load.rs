@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
-use mrgc_tests::load::{Load, LoadConfig, Pace, Reason, Stats};
+use mrgc_tests::load::{End, Journal, Load, LoadConfig, Pace, Reason, Stats};
 use mrgc_tests::model_server::{Config, Failure, ModelServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -64,6 +64,54 @@ async fn a_rate_is_kept_and_a_stall_is_not_hidden() -> anyhow::Result<()> {
     let stats = Load::start(one)?.finish().await;
     assert_eq!(stats.ok, 10, "{stats}");
     assert!(stats.latency.max() >= Duration::from_millis(180), "{stats}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dropped_request_is_sent_to_the_next_target_and_each_try_is_on_record()
+-> anyhow::Result<()> {
+    let (drops, cuts) = (failing(Failure::Close).await?, failing(Failure::Cut).await?);
+    let serves = ModelServer::start(quick()).await?;
+    let journal = Journal::default();
+    let targets = [drops.url(), cuts.url(), serves.url()];
+    let stats = Load::start(LoadConfig {
+        retries: true,
+        journal: Some(journal.clone()),
+        connections: 1,
+        ..config(&targets, 3)
+    })?
+    .finish()
+    .await;
+    assert_all_told(&stats);
+    assert_eq!((stats.sent, stats.ok), (4, 1), "{stats}");
+    let records = journal.records(0);
+    let tries: Vec<_> =
+        records.iter().map(|r| (r.request, r.target, r.head.is_some(), r.is_ok())).collect();
+    // The first was dropped, and then its answer broke off, which is not tried again.
+    let expected =
+        [(0, 0, false, false), (0, 1, true, false), (1, 1, true, false), (2, 2, true, true)];
+    assert_eq!(tries, expected, "{records:?}");
+    assert!(matches!(&records[0].end, End::Failed(why) if why.starts_with("no answer")));
+    assert!(records.iter().all(|r| r.sent <= r.ended) && journal.left_out() == 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_target_that_is_closed_gets_nothing_until_it_is_opened() -> anyhow::Result<()> {
+    let (a, b) = (ModelServer::start(quick()).await?, ModelServer::start(quick()).await?);
+    let everything = LoadConfig { requests_max: None, ..config(&[a.url(), b.url()], 0) };
+    let load = Load::start(everything)?;
+    until(&a, |counters| counters.completed > 10).await?;
+    load.close(0);
+    // What was under way when it closed ends first, of each connection.
+    let before = a.counters().received + 4;
+    let served = b.counters().completed;
+    until(&b, |counters| counters.completed > served + 100).await?;
+    let closed = a.counters().received;
+    assert!(closed <= before, "{closed} of at most {before}");
+    load.open(0);
+    until(&a, |counters| counters.received > closed + 10).await?;
+    assert_all_told(&load.stop().await);
     Ok(())
 }
 

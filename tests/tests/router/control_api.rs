@@ -54,6 +54,8 @@ async fn every_documented_get_answers_as_its_document_says() -> Result<()> {
         "/regions/{id}/health",
         "/instances",
         "/instances/{id}",
+        "/failover",
+        "/failover/history",
         "/cluster",
         "/stats",
         "/policies",
@@ -61,7 +63,17 @@ async fn every_documented_get_answers_as_its_document_says() -> Result<()> {
     ] {
         ensure!(asked.contains(&path), "{path} is not documented");
     }
-    for (path, method) in [("/route", "post"), ("/regions", "post"), ("/policies/{name}", "put")] {
+    for (path, method) in [
+        ("/route", "post"),
+        ("/regions", "post"),
+        ("/policies/{name}", "put"),
+        ("/instances/{id}/check", "post"),
+        ("/failover", "post"),
+        ("/failover/simulate", "post"),
+        ("/failover/recover", "post"),
+        ("/failover/pin", "post"),
+        ("/failover/unpin", "post"),
+    ] {
         ensure!(paths[path][method].is_object(), "{method} {path} is not documented");
     }
     Ok(())

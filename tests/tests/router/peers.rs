@@ -217,6 +217,50 @@ async fn a_hops_deadline_and_attempts_bound_what_is_done_here() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_request_that_was_moved_here_is_taken_only_where_there_is_room() -> Result<()> {
+    let server = model_server("here").await?;
+    let setup = with_key("").instance("i-here", server.address()).and("slots = 1\n");
+    let lone = setup.start().await?;
+    let mut moved = any_hop();
+    moved["moved"] = true.into();
+    assert_eq!(as_peer(&lone, &moved).send().await?.status(), 200);
+
+    let held = lone.chat(true).header("x-mock-hold", "1").send().await?;
+    for priority in [-1, 0, 10] {
+        moved["facts"]["priority"] = priority.into();
+        let refused = as_peer(&lone, &moved).send().await?;
+        assert_eq!(header(refused.headers(), "x-mrgc-no-capacity")?, "1");
+        ensure!(refused.headers().contains_key("retry-after"));
+        problem(refused, 503, "no-capacity").await?;
+    }
+    assert_eq!(lone.metric("mrgc_router_shed_total").await?, 0.0, "another may have room");
+    // Whoever chose this region, or enters here, is never refused for want of room.
+    assert_eq!(as_peer(&lone, &any_hop()).send().await?.status(), 200);
+    assert_eq!(lone.chat(false).send().await?.status(), 200);
+    server.release();
+    ensure!(held.text().await?.ends_with("data: [DONE]\n\n"));
+    assert_eq!(as_peer(&lone, &moved).send().await?.status(), 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_yet_another_region_can_be_tried_evidence_against_this_one_stands() -> Result<()> {
+    let dead = Dead::new()?;
+    let ejection = "[ejection]\nbase_seconds = 60\n";
+    let lone = with_key(ejection).instance("i-dead", dead.address).start().await?;
+    let mut hop = any_hop();
+    hop["elsewhere"] = true.into();
+    problem(as_peer(&lone, &hop).send().await?, 502, "all-attempts-failed").await?;
+    assert_eq!(lone.metric("mrgc_instance_ejected").await?, 1.0);
+    problem(as_peer(&lone, &hop).send().await?, 503, "no-capacity").await?;
+    assert_eq!(lone.metric("mrgc_router_connect_failures_total").await?, 1.0);
+    // Where nobody else is left, trying it beats refusing.
+    problem(as_peer(&lone, &any_hop()).send().await?, 502, "all-attempts-failed").await?;
+    assert_eq!(lone.metric("mrgc_router_connect_failures_total").await?, 2.0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_a_tenant_or_a_route_needs_no_header_takes_away() -> Result<()> {
     let (here, peer) = (model_server("here").await?, model_server("peer").await?);
     let setup = |toml: &str| {

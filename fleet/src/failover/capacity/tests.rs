@@ -52,10 +52,8 @@ fn unknown_slots_are_room_and_none_at_all_are_not() {
 
 #[test]
 fn it_is_normal_unless_some_region_gives_traffic_away() {
-    let steering = |all: Vec<Lane>| {
-        let lanes = Lanes { all, home: Some(0) };
-        Steering::new([(PoolId::from("chat"), lanes)].into_iter().collect(), 0.9)
-    };
+    let steering =
+        |all: Vec<Lane>| Steering::new([(PoolId::from("chat"), all)].into_iter().collect(), 0.9);
     assert!(Steering::default().is_normal());
     assert!(steering(vec![lane(Some(10), 10), lane(None, 0)]).is_normal());
     assert!(!steering(vec![Lane { share: 0.7, ..Lane::default() }]).is_normal());
@@ -66,7 +64,7 @@ fn it_is_normal_unless_some_region_gives_traffic_away() {
 fn home_admits_what_was_moved_here_while_it_has_room() {
     let pool = PoolId::from("chat");
     let steering = |home: Lane| {
-        let lanes = Lanes { all: vec![lane(Some(10), 10), home], home: Some(1) };
+        let lanes = vec![lane(Some(10), 10), Lane { home: true, ..home }];
         Steering::new([(pool.clone(), lanes)].into_iter().collect(), 0.9)
     };
     for (home, in_flight, priority, admits) in [

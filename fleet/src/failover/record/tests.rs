@@ -65,6 +65,14 @@ fn a_share_out_of_bounds_is_taken_as_the_nearest() {
 }
 
 #[test]
+fn a_region_that_is_said_to_be_normal_and_to_keep_less_than_all_is_not_normal() {
+    let normal =
+        |share| RegionRecord { state: RegionState::Normal, share, ..record(stamp(0, 0)) }.rating();
+    assert_eq!(normal(1.0), Rating::NORMAL);
+    assert_eq!(normal(0.5), Rating { state: RegionState::Recovering, share: 0.5 });
+}
+
+#[test]
 fn the_stored_form_is_flat() {
     let stored = serde_json::json!({
         "region": "eu", "state": "degraded", "share": 0.7, "healthy": 6, "all": 10,

@@ -107,7 +107,9 @@ fn a_state_improves_after_thirty_seconds_and_not_before() {
 
 #[test]
 fn a_dip_in_between_starts_the_hold_again() {
-    for dip in [healthy(299), healthy(0), Evidence { reachable: false, ..healthy(ALL) }] {
+    let cut_off = Evidence { reachable: false, ..healthy(ALL) };
+    let unknown = Evidence { healthy: 0, all: 0, reachable: true };
+    for dip in [healthy(299), healthy(0), cut_off, unknown] {
         let mut region = Watched::fallen_to(200);
         region.see_for(29, healthy(ALL));
         region.see(dip);
@@ -283,7 +285,8 @@ fn what_was_known_before_a_restart_is_taken_over_where_it_is_worse() {
         (Normal, 1.0, (Normal, 1.0)),
     ] {
         let mut region = Watched::new();
-        region.machine.adopt(Rating { state, share }, region.now_ms);
+        let change = region.machine.adopt(Rating { state, share }, String::new(), region.now_ms);
+        assert_eq!(change.is_some(), state != Normal, "it is told");
         assert_eq!(region.now(), then);
         if then.1 < 1.0 {
             assert_eq!(region.see_for_almost(30, healthy(ALL)), then, "it holds anew");
@@ -291,7 +294,7 @@ fn what_was_known_before_a_restart_is_taken_over_where_it_is_worse() {
         }
     }
     let mut region = Watched::fallen_to(200);
-    region.machine.adopt(Rating { state: Recovering, share: 0.8 }, region.now_ms);
+    region.machine.adopt(Rating::new(Recovering, 0.8), String::new(), region.now_ms);
     assert_eq!(region.now(), (FailoverActive, 0.05), "never better than what is known");
     assert_eq!(region.machine.tick(region.now_ms, &thresholds), None);
 }

@@ -18,8 +18,11 @@ fn all_of(lanes: &[Lane]) -> Attempts {
     (0..lanes.len() as u32).collect()
 }
 
+/// A request whose first choice is the first lane, which is home.
 fn steered(lanes: &[Lane], seed: u64) -> Steered {
-    steer(&all_of(lanes), lanes, |_| 0, Limit::new(0.9, 0), seed)
+    let mut lanes = lanes.to_vec();
+    lanes[0].home = true;
+    steer(&all_of(&lanes), &lanes, |_| 0, Limit::new(0.9, 0), seed)
 }
 
 /// How often, of many requests whose first choice is the first lane, each lane is the first to be tried.
@@ -43,7 +46,7 @@ fn a_region_keeps_its_share_and_the_others_take_theirs_by_spare_capacity() {
     let others = [normal(10), normal(50)];
     for share in [1.0, 0.7, 0.55, 0.25, 0.05, 0.0] {
         let lanes = [keeping(share), others[0], others[1]];
-        let got = firsts(&lanes, 50_000);
+        let got = firsts(&lanes, 20_000);
         let (kept, moved) = (f64::from(share), 1.0 - f64::from(share));
         let expected = [kept, moved * 2.0 / 3.0, moved / 3.0];
         let is_right = got.iter().zip(expected).all(|(got, expected)| is_near(*got, expected));
@@ -54,7 +57,7 @@ fn a_region_keeps_its_share_and_the_others_take_theirs_by_spare_capacity() {
 #[test]
 fn where_some_slots_are_unknown_healthy_instances_are_the_measure() {
     let unknown = Lane { slots: None, healthy: 30, ..normal(0) };
-    let got = firsts(&[keeping(0.0), unknown, normal(80)], 50_000);
+    let got = firsts(&[keeping(0.0), unknown, normal(20)], 20_000);
     assert!(is_near(got[1], 0.75) && is_near(got[2], 0.25), "{got:?}");
 }
 
@@ -154,6 +157,26 @@ fn what_can_go_nowhere_else_fills_its_own_region_to_the_last_slot() {
 }
 
 #[test]
+fn a_first_choice_that_is_not_home_is_left_when_it_is_full() {
+    let home = Lane { home: true, ..keeping(0.05) };
+    let steered = |lanes: &[Lane], order: &[u32]| {
+        let order: Attempts = order.iter().copied().collect();
+        match steer(&order, lanes, |_| 0, Limit::new(0.9, 0), 7) {
+            Steered::Moved(order) => Some(order.as_slice().to_vec()),
+            Steered::Stay(_) | Steered::Shed => None,
+        }
+    };
+    // All of home's instances are gone, say, so that it is no choice at all.
+    assert_eq!(steered(&[home, normal(89), normal(0)], &[1, 2]), Some(vec![1, 2]));
+    assert_eq!(steered(&[home, normal(90), normal(0)], &[1, 2]), Some(vec![2]));
+    assert_eq!(steered(&[home, normal(90), normal(90)], &[1, 2]), None);
+    // Or it is the second, and has room for its own to the last slot.
+    let at = |running| Lane { running, ..home };
+    assert_eq!(steered(&[at(99), normal(90), normal(90)], &[1, 0, 2]), Some(vec![0]));
+    assert_eq!(steered(&[at(100), normal(90), normal(90)], &[1, 0, 2]), None);
+}
+
+#[test]
 fn nothing_goes_to_a_closed_region_whatever_is_left() {
     let closed = Lane { closed: true, ..keeping(0.0) };
     assert_eq!(steered(&[closed], 1), Steered::Shed);
@@ -162,7 +185,7 @@ fn nothing_goes_to_a_closed_region_whatever_is_left() {
     assert_eq!(steered(&[normal(0), closed], 1), Steered::Stay([0].into_iter().collect()));
     // While an operator's failover is under way, it keeps what it has left.
     let leaving = Lane { closed: true, ..keeping(0.5) };
-    let got = firsts(&[leaving, normal(0)], 50_000);
+    let got = firsts(&[leaving, normal(0)], 20_000);
     assert!(is_near(got[0], 0.5) && is_near(got[1], 0.5), "{got:?}");
 }
 
@@ -180,32 +203,42 @@ fn where_no_region_is_said_to_be_alive_what_is_said_is_set_aside() {
 #[test]
 fn a_region_without_a_lane_is_an_ordinary_one() {
     let order: Attempts = [7, 3].into_iter().collect();
-    assert_eq!(steer(&order, &[], |_| 0, Limit::FULL, 9), Steered::Stay(order));
+    assert_eq!(steer(&order, &[], |_| 0, Limit::FULL, 9), Steered::Moved(order));
     assert_eq!(steer(&Attempts::default(), &[], |_| 0, Limit::FULL, 9), Steered::Shed);
 }
 
 fn some_lane() -> impl Strategy<Value = Lane> {
     let share = prop::sample::select(vec![0.0, 0.05, 0.3, 0.7, 1.0]);
     let slots = prop::option::of(prop::sample::select(vec![0, 1, 10, 100]));
-    (share, slots, 0..120u32, 0..20u32, prop::bool::weighted(0.2), prop::option::of(0..9u32))
-        .prop_map(|(share, slots, running, healthy, closed, to)| Lane {
+    let closed = prop::bool::weighted(0.2);
+    (share, slots, 0..120u32, 0..20u32, closed, prop::option::of(0..9u32)).prop_map(
+        |(share, slots, running, healthy, closed, to)| Lane {
             share,
             slots,
             running,
             healthy,
+            home: false,
             closed,
             to,
-        })
+        },
+    )
+}
+
+/// Lanes, of which the first is home or none is, and a request's order among them.
+fn some_question() -> impl Strategy<Value = (Vec<Lane>, Vec<u32>)> {
+    let lanes = (prop::collection::vec(some_lane(), 1..9), any::<bool>());
+    lanes.prop_flat_map(|(mut lanes, has_home)| {
+        lanes[0].home = has_home;
+        let regions: Vec<u32> = (0..lanes.len() as u32).collect();
+        let order = prop::sample::subsequence(regions, 1..=lanes.len()).prop_shuffle();
+        (Just(lanes), order)
+    })
 }
 
 proptest! {
     #[test]
     fn no_region_is_lost_doubled_or_made_up(
-        (lanes, order) in prop::collection::vec(some_lane(), 1..9).prop_flat_map(|lanes| {
-            let regions: Vec<u32> = (0..lanes.len() as u32).collect();
-            let some = prop::sample::subsequence(regions, 1..=lanes.len()).prop_shuffle();
-            (Just(lanes), some)
-        }),
+        (lanes, order) in some_question(),
         in_flight in prop::collection::vec(0..120u32, 9),
         priority in -1..12i32,
         seed in any::<u64>(),
@@ -213,40 +246,40 @@ proptest! {
         let limit = Limit::new(0.9, priority);
         let attempts: Attempts = order.iter().copied().collect();
         let count = |region: u32| in_flight[region as usize];
-        let lane = |region: u32| lanes[region as usize];
-        let mut expected = order.clone();
+        let lane = |region: &u32| lanes[*region as usize];
         let first = order[0];
-        let mut got = match steer(&attempts, &lanes, count, limit, seed) {
-            Steered::Stay(got) if lane(first).share > 0.0 => {
-                prop_assert_eq!(got.as_slice()[0], first);
-                expected.retain(|region| *region == first || !lane(*region).closed);
-                got.as_slice().to_vec()
+        let is_able = |region: &u32| {
+            let limit = if lane(region).home { Limit::FULL } else { limit };
+            let has_room = lane(region).has_room(count(*region), limit);
+            has_room && lane(region).share > 0.0 && !lane(region).closed
+        };
+        let is_open = |region: &u32| !lane(region).closed;
+        let of = |wanted: &dyn Fn(&u32) -> bool| {
+            order.iter().copied().filter(wanted).collect::<Vec<_>>()
+        };
+        let sorted = |attempts: Attempts| {
+            let mut regions = attempts.as_slice().to_vec();
+            regions.sort_unstable_by_key(|region| order.iter().position(|at| at == region));
+            regions
+        };
+        // Kept, it goes to all that are open; moved, to all that are able.
+        let kept = of(&|region| *region == first || is_open(region));
+        match steer(&attempts, &lanes, count, limit, seed) {
+            Steered::Stay(got) if got.as_slice()[0] == first && lane(&first).share > 0.0 => {
+                prop_assert!(lane(&first).home);
+                prop_assert_eq!(sorted(got), kept);
             }
             Steered::Stay(got) => {
-                expected.retain(|region| !lane(*region).closed);
-                prop_assert!(expected.iter().all(|region| lane(*region).share == 0.0));
-                prop_assert_eq!(got.as_slice(), &expected);
-                got.as_slice().to_vec()
+                prop_assert!(of(&is_open).iter().all(|region| lane(region).share == 0.0));
+                prop_assert_eq!(got.as_slice(), of(&is_open));
             }
-            Steered::Moved(got) => {
-                expected.retain(|region| {
-                    let limit = if *region == first { Limit::FULL } else { limit };
-                    let lane = lane(*region);
-                    !lane.closed && lane.share > 0.0 && lane.has_room(count(*region), limit)
-                });
-                got.as_slice().to_vec()
+            Steered::Moved(got) if got.as_slice()[0] == first && !lane(&first).home => {
+                let limited = lane(&first).has_room(count(first), limit);
+                prop_assert!(limited, "it would be filled beyond the limit");
+                prop_assert!(sorted(got) == kept || sorted(got) == of(&is_able));
             }
-            Steered::Shed => {
-                expected.retain(|region| {
-                    let limit = if *region == first { Limit::FULL } else { limit };
-                    let lane = lane(*region);
-                    !lane.closed && lane.share > 0.0 && lane.has_room(count(*region), limit)
-                });
-                Vec::new()
-            }
-        };
-        got.sort_unstable();
-        expected.sort_unstable();
-        prop_assert_eq!(got, expected);
+            Steered::Moved(got) => prop_assert_eq!(sorted(got), of(&is_able)),
+            Steered::Shed => prop_assert_eq!(of(&is_able), Vec::<u32>::new()),
+        }
     }
 }

@@ -28,7 +28,7 @@ const MAX_DAYS: u64 = 400;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// The trail has other things between those about regions.
 const MAX_RECORDS: usize = 10_000;
-const READ_DEADLINE: Duration = Duration::from_secs(10);
+const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// How subjects begin that are about regions.
 const REGION: &str = "region ";
 

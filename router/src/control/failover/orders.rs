@@ -102,7 +102,7 @@ impl Action {
     }
 
     /// As in `region us-east-1 to us-west-2, graceful`.
-    pub(super) fn subject(&self, region: &RegionId) -> String {
+    fn subject(&self, region: &RegionId) -> String {
         match self {
             Self::FailOver { to, strategy } => {
                 let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
@@ -132,13 +132,13 @@ impl Action {
         context: &Context,
         region: RegionId,
         reason: Option<String>,
-        operator: String,
+        operator: Option<String>,
     ) -> RegionOrder {
         RegionOrder {
             region,
             wish: self.wish(),
             reason,
-            operator: Some(operator),
+            operator,
             at: wall_clock(),
             writer_region: context.config.home(),
             stamp: Stamp::default(),
@@ -210,7 +210,7 @@ async fn give(
     force: bool,
 ) -> Answer<Given> {
     let (reason, operator) = (short("reason", &reason)?, short("operator", &operator)?);
-    let order = action.order(&context, region, Some(reason), operator);
+    let order = action.order(&context, region, Some(reason), Some(operator));
     // Finished even where the client goes away: what is recorded is done.
     let work = async move { carry_out(&context, &action, order, force).await };
     match tokio::spawn(work).await {

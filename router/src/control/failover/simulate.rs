@@ -19,15 +19,13 @@ use crate::{
     problem::Refusal,
 };
 
-/// Recorded where the request says neither who asks nor why.
-const UNNAMED: &str = "unnamed";
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Body {
     region: RegionId,
     to_region: Option<RegionId>,
     reason: Option<String>,
+    /// Who asks; recorded where it is said.
     operator: Option<String>,
 }
 
@@ -49,14 +47,18 @@ pub(crate) async fn simulate(
         known(&context, region)?;
     }
     let reason = reason.map(|reason| short("reason", &reason)).transpose()?;
-    let operator = short("operator", operator.as_deref().unwrap_or(UNNAMED))?;
+    let operator = operator.map(|operator| short("operator", &operator)).transpose()?;
+    let is_signed = operator.is_some();
     let action = Action::failover(to.clone());
     let order = action.order(&context, region.clone(), reason, operator);
 
     let failover = &context.failover;
-    let entry = Entry::new("simulate", action.subject(&region), &order);
-    // Nothing is done, so it may as well be recorded later.
-    let _ = failover.unstored.record(context.store.as_ref(), entry).await;
+    if is_signed {
+        let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+        let entry = Entry::new("simulate", format!("region {region}{to}"), &order);
+        // Nothing is done, so it may as well be recorded later.
+        let _ = failover.unstored.record(context.store.as_ref(), entry).await;
+    }
     let checked = failover.ask(|answer| Command::Check(order, answer)).await?;
     let fleet = context.conductor.fleet();
     let simulation = failover.ask(|answer| Command::Simulate { region, to, fleet, answer }).await?;

@@ -68,8 +68,14 @@ impl Journey<'_> {
         tracing::info!(decision = %self.decision, "attempt failed: {error}");
         let (stats, mut how) = (&self.shard.stats, Failure::Broken);
         match error {
-            SendError::Connect { .. } => Stats::count(&stats.connect_failures),
-            SendError::Lost { .. } => Stats::count(&stats.abandoned),
+            SendError::Connect { .. } => {
+                Stats::count(&stats.connect_failures);
+                how = Failure::Unreachable;
+            }
+            SendError::Lost { .. } => {
+                Stats::count(&stats.abandoned);
+                how = Failure::Unreachable;
+            }
             SendError::Timeout { .. } => how = Failure::TimedOut,
             SendError::NoSocket { .. } | SendError::Broken { .. } => {}
         }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 use mrgc_fleet::{
-    failover::{Lane, Steered, steer},
+    failover::{Steered, steer},
     model::PoolId,
     routing::NoRoute,
     snapshot::Level,
@@ -22,7 +22,7 @@ use crate::{
 /// How a request goes to another region.
 #[derive(Clone, Copy, Debug)]
 struct Forward {
-    /// It was another's to serve.
+    /// It may have been another's to serve.
     moved: bool,
     /// There is a further one to try.
     elsewhere: bool,
@@ -63,8 +63,8 @@ impl Journey<'_> {
         Box::pin(self.try_instances(pool, true)).await
     }
 
-    /// Has regions that fail give away what is not theirs to serve. Whether that took the request from its
-    /// first choice; `None` where nobody has room for it.
+    /// Has regions that fail give away what is not theirs to serve any more. Whether others are to take the request
+    /// only where they have room; `None` where nobody has.
     fn steer(&self, fleet: &Fleet, pool: &PoolId, choice: &mut Choice<'_>) -> Option<bool> {
         let steering = &fleet.snapshot.steering;
         if steering.is_normal() {
@@ -74,21 +74,16 @@ impl Journey<'_> {
         let limit = steering.limit(self.received.facts.priority);
         let in_flight = |region| self.shard.in_flight_in(fleet, choice.view, region);
         let (order, moved) = match steer(&choice.order, lanes, in_flight, limit, seed) {
-            Steered::Stay(order) => {
-                // A region that is lost altogether is nobody's first choice: this may have been its own.
-                let is_lost = |(region, lane): (u32, &Lane)| {
-                    lane.share <= 0.0 && !choice.order.as_slice().contains(&region)
-                };
-                (order, (0..).zip(lanes).any(is_lost))
-            }
-            Steered::Moved(order) => {
-                Stats::count(&self.shard.stats.moved);
-                (order, true)
-            }
+            Steered::Stay(order) => (order, false),
+            Steered::Moved(order) => (order, true),
             Steered::Shed => return None,
         };
+        if order.as_slice().first() != choice.order.as_slice().first() {
+            Stats::count(&self.shard.stats.moved);
+        }
         choice.order = order;
-        Some(moved)
+        // What stays, but fails here, adds to what the others have to carry.
+        Some(moved || lanes.iter().any(|lane| lane.share < 1.0))
     }
 
     /// Whether this region takes a request that was another's to serve.

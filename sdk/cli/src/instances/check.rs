@@ -19,9 +19,9 @@ Examples:
   mrgc instances check i-1234567890abcdef0 --router http://10.66.0.10:9000 --watch 5
   mrgc instances check i-1234567890abcdef0 --json | jq .response_time_ms
 
-The router of the instance's region probes it now, as it does by itself every 30 seconds, and counts
-the result as one of those. FAILURES are those in a row; the fourth makes it unhealthy. Exit code 1:
-it is not healthy, or did not pass.";
+A router of the instance's region probes it now. STATUS and FAILURES, which are those in a row, are
+by the router's own probes, every 30 s: the fourth failure makes it unhealthy. This one counts as
+none of them. Exit code 1: it is unhealthy, or did not pass.";
 
 const HEADS: [&str; 6] = ["ID", "STATUS", "PROBE", "RESPONSE", "FAILURES", "DETAIL"];
 
@@ -57,10 +57,9 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
         let answer: Value = router.post(&path, &json!({})).await?;
         let checked: Checked =
             serde_json::from_value(answer.clone()).context("cannot read the router's answer")?;
-        let is_good = checked.status == "healthy" && checked.probe == "passed";
-        let verdict = if is_good { Verdict::Good } else { Verdict::Bad };
-        let text =
-            if args.json { format!("{answer}\n") } else { render(&HEADS, &[row(&checked)]) };
+        let is_bad = checked.status == "unhealthy" || checked.probe != "passed";
+        let verdict = if is_bad { Verdict::Bad } else { Verdict::Good };
+        let text = if args.json { format!("{answer}\n") } else { render(&HEADS, &[row(&checked)]) };
         Ok((text, verdict))
     };
     args.watch.show(draw).await

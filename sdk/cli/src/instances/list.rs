@@ -8,10 +8,15 @@ use mrgc_fleet::model::{DesiredState, Lifecycle, PoolId, Standing, Timestamp};
 use mrgc_store::Store;
 use serde::Serialize;
 
-use super::{age, health_cell, lifecycle_cell, now, place::Place};
+use super::{
+    health_cell, lifecycle_cell,
+    place::{Fleet, Place},
+};
 use crate::{
     Verdict,
+    clock::{age, now},
     table::{self, Cell},
+    watch::WatchArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -36,6 +41,8 @@ pub(crate) struct Args {
     /// Only the instances of this pool
     #[arg(long, value_name = "POOL", value_parser = NonEmptyStringValueParser::new().map(PoolId::from))]
     pool: Option<PoolId>,
+    #[command(flatten)]
+    watch: WatchArgs,
     /// Tell each instance as a line of JSON
     #[arg(long)]
     json: bool,
@@ -50,6 +57,10 @@ struct Line<'a> {
 
 pub(crate) async fn run(args: &Args) -> Result<Verdict> {
     let fleet = args.place.open().await?;
+    args.watch.show(async || Ok((draw(args, &fleet).await?, verdict(&fleet.store)))).await
+}
+
+async fn draw(args: &Args, fleet: &Fleet) -> Result<String> {
     let mut standings: Vec<Standing> = Vec::new();
     for region in &fleet.regions {
         let listed = fleet.store.instances(region).await;
@@ -60,20 +71,20 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
         let pool = args.pool.as_ref().map_or_else(String::new, |pool| format!(" of pool {pool}"));
         // A reader of standard output gets an empty list.
         let _ = writeln!(io::stderr(), "no instances{pool} in {}", fleet.names());
-    } else if args.json {
+        return Ok(String::new());
+    }
+    if args.json {
         let mut lines = String::new();
         for standing in &standings {
             let line = Line { lifecycle: standing.lifecycle(), standing };
             lines.push_str(&serde_json::to_string(&line).context("an instance as JSON")?);
             lines.push('\n');
         }
-        table::say(&lines)?;
-    } else {
-        let now = now();
-        let rows: Vec<Vec<Cell>> = standings.iter().map(|standing| row(standing, now)).collect();
-        table::say(&table::render(&HEADS, &rows))?;
+        return Ok(lines);
     }
-    Ok(verdict(&fleet.store))
+    let now = now();
+    let rows: Vec<Vec<Cell>> = standings.iter().map(|standing| row(standing, now)).collect();
+    Ok(table::render(&HEADS, &rows))
 }
 
 fn row(standing: &Standing, now: Timestamp) -> Vec<Cell> {

@@ -6,12 +6,10 @@ use mrgc_fleet::model::{CleanupValidation, InstanceId, Standing, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{
-    age, now,
-    place::{Known, Place},
-};
+use super::place::{Known, Place};
 use crate::{
     Verdict,
+    clock::{age, now},
     table::{self, BAD, Cell, GOOD},
 };
 

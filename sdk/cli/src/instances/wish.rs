@@ -4,12 +4,11 @@ use anyhow::{Context, Result};
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
 use mrgc_fleet::model::{Desired, DesiredState, InstanceId, Stamp};
 
-use super::{
-    now,
-    place::{Known, Place},
-};
+use super::place::{Known, Place};
 use crate::{
-    Usage, Verdict,
+    Verdict,
+    clock::now,
+    operator::Signature,
     table::{harmless, say},
 };
 
@@ -40,10 +39,6 @@ GPU, a failed cleanup), which comes back where the GPU still is unfit. A cleanup
 first. It does not call off a drain that was begun on the instance or by the cloud. Nothing is
 written where one of the ids is not known.";
 
-/// An item has room for a ticket and a sentence.
-const MAX_REASON_BYTES: usize = 256;
-const MAX_OPERATOR_BYTES: usize = 64;
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The instances' ids, as in i-1234567890abcdef0
@@ -51,18 +46,12 @@ pub(crate) struct Args {
     ids: Vec<InstanceId>,
     #[command(flatten)]
     place: Place,
-    /// Why, for whoever finds it so
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
-    /// Who wants it; without it, whoever is logged in [env: USER]
-    #[arg(long, value_name = "NAME")]
-    operator: Option<String>,
+    #[command(flatten)]
+    signature: Signature,
 }
 
 pub(crate) async fn run(args: &Args, state: DesiredState) -> Result<Verdict> {
-    let reason = short("--reason", &args.reason, MAX_REASON_BYTES)?;
-    let operator = args.operator.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
-    let operator = short("--operator", &operator, MAX_OPERATOR_BYTES)?;
+    let (reason, operator) = (args.signature.reason()?, args.signature.operator()?);
     let fleet = args.place.open().await?;
     let found = fleet.find_all(&args.ids).await?;
     for (done, known) in found.iter().enumerate() {
@@ -83,18 +72,6 @@ pub(crate) async fn run(args: &Args, state: DesiredState) -> Result<Verdict> {
         say(&told(known, &written))?;
     }
     Ok(Verdict::Good)
-}
-
-fn short(option: &str, text: &str, max_bytes: usize) -> Result<String, Usage> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(Usage(format!("`{option}` says nothing: give it a text")));
-    }
-    if text.len() > max_bytes {
-        let bytes = text.len();
-        return Err(Usage(format!("`{option}` has {bytes} bytes; it may have {max_bytes}")));
-    }
-    Ok(text.to_owned())
 }
 
 fn told(known: &Known, written: &Desired) -> String {

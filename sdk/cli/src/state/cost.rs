@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
+use mrgc_fleet::lease::RENEW_SHARE;
 use mrgc_store::{FollowerConfig, SHARDS_FRESH, look_interval, typical_item_sizes};
 use serde_json::json;
 
@@ -28,6 +29,10 @@ const ADAPTIVE_SHARE: f64 = 0.36;
 /// The longest silence between adaptive heartbeats, in intervals, where `heartbeat.max_interval_seconds` is not
 /// configured.
 const SILENT_INTERVALS: f64 = 3.0;
+/// Between two records of a region, as the router's monitor writes them where nothing changes.
+const RECORD_SECONDS: f64 = 2.0;
+/// The time to live of a router's leases, where `failover.lease_seconds` is not configured.
+const LEASE_SECONDS: f64 = 10.0;
 /// Partitions that a region of 10,000 instances wants.
 const PARTITIONS: u64 = 16;
 
@@ -160,6 +165,8 @@ fn rows(args: &Args, list: &PriceList) -> Result<Vec<Row>> {
                     registrations_seconds: registrations_every.as_secs_f64(),
                     wish_seconds: interval_seconds * silent_intervals,
                     shards_seconds: SHARDS_FRESH.as_secs_f64().max(interval_seconds),
+                    record_seconds: RECORD_SECONDS,
+                    renewal_seconds: LEASE_SECONDS * RENEW_SHARE,
                     partitions: PARTITIONS,
                 };
                 rows.push(Row { mode, workload, month: estimate(&workload, prices) });

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  writes      = instances · month / interval · share of heartbeats that are written
-//!  write units = writes · ⌈report / 1 KB⌉ · replicas
+//!  write units = (writes · ⌈report / 1 KB⌉ + month · (regions² / record + leases / renewal)) · replicas
 //!  read units  = routers · (month / poll · (list of reports + partitions · ½)
 //!                         + month / 15 s · list of registrations
-//!                         + writes · ⌈report / 4 KB⌉ · ½)
+//!                         + writes · ⌈report / 4 KB⌉ · ½
+//!                         + month · (1½ / poll + leases of a region / renewal))
 //!               + instances · (month / longest silence + month / 60 s)
 //!  list        = partitions · ⌈bytes of a partition / 4 KB⌉ · ½
 //!  bytes moved = writes · report · (replicas − 1)
@@ -15,6 +16,8 @@
 //! instances, every poll, registrations now and then, and reads the reports that are new by their keys, all
 //! eventually consistent. Each agent reads what is wanted of its instance as often as its longest silence is,
 //! and over how many partitions its region is spread every minute, each strongly consistent and of one unit.
+//! In each region that holds the tables one router writes how it finds every region; each region's routers
+//! contend for two leases; and every look reads what operators and lease holders say of the regions.
 //! What happens once for each instance or request of an operator is left out: it is
 //! below a thousandth of the heartbeats.
 
@@ -28,6 +31,8 @@ const GB_BYTES: f64 = (1_u64 << 30) as f64;
 /// What a read unit reads, strongly consistent; an eventually consistent read takes half of one.
 const READ_UNIT_BYTES: u64 = 4_096;
 const WRITE_UNIT_BYTES: u64 = 1_024;
+/// Of each region: for its instances, and for what is found of regions.
+const LEASES: f64 = 2.0;
 const MILLION: f64 = 1e6;
 
 /// Prices in US dollars, of one region.
@@ -62,6 +67,10 @@ pub(super) struct Workload {
     pub(super) wish_seconds: f64,
     /// Between two reads by an agent of its region's number of partitions.
     pub(super) shards_seconds: f64,
+    /// Between two writes by a region's lease holder of how it finds a region.
+    pub(super) record_seconds: f64,
+    /// Between two renewals of a lease, and two looks at it.
+    pub(super) renewal_seconds: f64,
     /// Over which each table's items are spread, in all regions together.
     pub(super) partitions: u64,
 }
@@ -85,7 +94,10 @@ pub(super) fn estimate(workload: &Workload, prices: &Prices) -> Estimate {
     let writes =
         instances as f64 * MONTH_SECONDS / workload.interval_seconds * workload.written_share;
     let units_each = workload.report_bytes.div_ceil(WRITE_UNIT_BYTES);
-    let write_units = writes * (units_each * replicas) as f64;
+    let records = (replicas * replicas) as f64 / workload.record_seconds;
+    let renewals = LEASES * replicas as f64 / workload.renewal_seconds;
+    let standing = MONTH_SECONDS * (records + renewals);
+    let write_units = (writes * units_each as f64 + standing) * replicas as f64;
     let write_price = if replicas > 1 {
         prices.replicated_write_units_per_million
     } else {
@@ -100,8 +112,10 @@ pub(super) fn estimate(workload: &Workload, prices: &Prices) -> Estimate {
     let polled = (list(workload.report_bytes) + eventual(partitions)) / workload.poll_seconds;
     let registrations = list(workload.registration_bytes) / workload.registrations_seconds;
     let new_reports = writes * eventual(workload.report_bytes.div_ceil(READ_UNIT_BYTES));
-    let by_routers =
-        workload.routers as f64 * (MONTH_SECONDS * (polled + registrations) + new_reports);
+    // Orders, strongly consistent, and what the lease holder says.
+    let standing = (1.0 + eventual(1)) / workload.poll_seconds + LEASES / workload.renewal_seconds;
+    let each = MONTH_SECONDS * (polled + registrations + standing) + new_reports;
+    let by_routers = workload.routers as f64 * each;
     let per_agent = MONTH_SECONDS * (1.0 / workload.wish_seconds + 1.0 / workload.shards_seconds);
     let read_units = by_routers + instances as f64 * per_agent;
 
@@ -181,6 +195,8 @@ mod tests {
             registrations_seconds: 10.0,
             wish_seconds: 20.0,
             shards_seconds: 50.0,
+            record_seconds: 5.0,
+            renewal_seconds: 4.0,
             partitions: 1,
         }
     }
@@ -193,21 +209,25 @@ mod tests {
     fn one_region_is_priced_by_plain_units() {
         let month = estimate(&workload(), &PRICES);
         close(month.writes, 26_280_000.0);
-        close(month.write_units, 26_280_000.0);
-        close(month.write_dollars, 26.28);
+        // Beside the heartbeats a record each 5 s, and two renewals each 4 s.
+        close(month.write_units, 26_280_000.0 + 2_628_000.0 * 0.7);
+        close(month.write_dollars, 26.28 + 2.628 * 0.7);
         // 51,200 and 102,400 bytes: 13 and 25 units, half each; half a unit for what is wanted of
         // instances, and for each of 10 new reports a second. The agents read 5 wishes and 2 counts a second.
-        let by_router = 6.5 + 0.5 + 12.5 / 10.0 + 10.0 / 2.0;
+        // And one unit and a half for orders and records, and two leases each 4 s.
+        let by_router = 6.5 + 0.5 + 12.5 / 10.0 + 10.0 / 2.0 + 1.5 + 0.5;
         close(month.read_units, 2_628_000.0 * (by_router + 7.0));
-        close(month.read_dollars, 2.628 * 20.25 * 0.5);
+        close(month.read_dollars, 2.628 * 22.25 * 0.5);
         close(month.transfer_dollars, 0.0);
     }
 
     #[test]
     fn replicas_multiply_writes_and_move_bytes() {
         let month = estimate(&Workload { replicas: 3, ..workload() }, &PRICES);
-        close(month.write_units, 3.0 * 26_280_000.0);
-        close(month.write_dollars, 3.0 * 26.28 * 2.0);
+        // Three regions that write of three, and six leases.
+        let standing = 2_628_000.0 * (9.0 / 5.0 + 6.0 / 4.0);
+        close(month.write_units, 3.0 * (26_280_000.0 + standing));
+        close(month.write_dollars, 3.0 * (26.28 + standing / 1e6) * 2.0);
         close(month.transfer_dollars, 26_280_000.0 * 1_024.0 / GB_BYTES * 0.02);
     }
 
@@ -217,14 +237,15 @@ mod tests {
             estimate(&workload(), &PRICES),
             estimate(&Workload { written_share: 0.5, ..workload() }, &PRICES),
         );
-        close(half.write_dollars, all.write_dollars / 2.0);
+        close(all.write_units - half.write_units, half.writes);
         close(all.read_units - half.read_units, half.writes / 2.0);
     }
 
     #[test]
     fn a_report_above_its_budget_costs_another_unit() {
         let month = estimate(&Workload { report_bytes: 1_025, ..workload() }, &PRICES);
-        close(month.write_units, 2.0 * 26_280_000.0);
+        let as_before = estimate(&workload(), &PRICES);
+        close(month.write_units - as_before.write_units, 26_280_000.0);
     }
 
     #[test]

@@ -24,9 +24,20 @@ async fn the_help_is_as_agreed() {
         &["instances", "--help"],
         &["instances", "list", "--help"],
         &["instances", "show", "--help"],
+        &["instances", "check", "--help"],
         &["instances", "drain", "--help"],
         &["instances", "quarantine", "--help"],
         &["instances", "release", "--help"],
+        &["regions", "--help"],
+        &["failover", "--help"],
+        &["failover", "status", "--help"],
+        &["failover", "start", "--help"],
+        &["failover", "simulate", "--help"],
+        &["failover", "recover", "--help"],
+        &["failover", "pin", "--help"],
+        &["failover", "unpin", "--help"],
+        &["failover", "history", "--help"],
+        &["completions", "--help"],
     ] {
         help.push_str(&format!("$ mrgc {}\n{}\n", arguments.join(" "), mrgc(arguments).await.out));
     }
@@ -42,7 +53,7 @@ async fn completions_are_made_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let said = mrgc(&["completions", shell]).await;
         assert_eq!(said.code, Some(0));
-        for word in ["on-conflict", "quarantine"] {
+        for word in ["on-conflict", "quarantine", "simulate"] {
             assert!(said.out.contains(word), "{shell}: {word}");
         }
     }
@@ -73,6 +84,21 @@ async fn what_cannot_be_meant_exits_with_2() {
         (&["instances", "drain", "i-1", "--reason", &long], "`--reason` has 257 bytes; it may"),
         (&["instances", "release", "", "--reason", "r"], "<ID>"),
         (&["instances", "release", "i", "--reason", "r", "--operator", ""], "`--operator` says"),
+        (&["instances", "list", "--watch", "0"], "it is not within 0.1 and 86400"),
+        (&["instances", "check", "", "--router", "http://127.0.0.1:1"], "<ID>"),
+        (&["regions", "--router", "127.0.0.1:9000"], "give it as http://HOST:PORT"),
+        (&["regions", "--router", "https://router"], "give it as http://HOST:PORT"),
+        (&["failover"], "Usage: mrgc failover"),
+        (&["failover", "status", "--watch", "soon"], "it is no number of seconds"),
+        (&["failover", "start", "us", "--yes"], "--reason"),
+        (&["failover", "start", "us", "--reason", " ", "--yes"], "`--reason` says nothing"),
+        (&["failover", "start", "us", "--reason", "r", "--operator", "o"], "say `--yes`"),
+        (&["failover", "start", "us", "--to", "us", "--reason", "r", "-y"], "to itself"),
+        (&["failover", "start", "us", "--strategy", "fast", "--reason", "r"], "graceful"),
+        (&["failover", "pin", "us", "broken", "--reason", "r"], "failover-active"),
+        (&["failover", "recover", "us", "--reason", "r", "--operator", "o"], "no terminal to ask"),
+        (&["failover", "unpin", "us", "--reason", "r", "--operator", ""], "`--operator` says"),
+        (&["failover", "history", "--days", "401"], "401 is not in"),
         (&["instances", "list", "--endpoint", "nowhere"], "it must be an http:// or https:// URL"),
         (&["state", "check", "--endpoint", "nowhere"], "it must be an http:// or https:// URL"),
         (&["state", "check", "--table-prefix", "a b"], "`table_prefix` is `a b`"),

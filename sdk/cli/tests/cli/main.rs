@@ -5,6 +5,7 @@ mod copies;
 mod cost;
 mod face;
 mod instances;
+mod router;
 mod support;
 mod tables;
 mod template;

@@ -238,7 +238,7 @@ fn an_agent_completes_lifecycle_actions_of_the_named_groups() {
             .iter()
             .find(|region| *name == format!("AgentPolicy{}", region.replace('-', "")))
         else {
-            assert!(!text.contains("autoscaling:"), "{name}");
+            assert!(!text.contains("autoscaling:CompleteLifecycleAction"), "{name}");
             continue;
         };
         let of_service: Vec<_> =
@@ -257,6 +257,31 @@ fn an_agent_completes_lifecycle_actions_of_the_named_groups() {
         assert_eq!(of_service, [&expected], "{name}");
         assert!(text.contains(r#"{"!If":["HasAutoScalingGroup",{"#), "{name}");
     }
+}
+
+/// Only where the template was given a group; EC2's status, which EC2 cannot restrict, always.
+#[test]
+fn only_routers_read_instance_status_and_call_instances_unhealthy() {
+    let resources = resources();
+    for (name, policy) in resources.iter().filter(|(name, _)| *name != "RouterPolicy") {
+        let text = policy.to_string();
+        assert!(!text.contains("\"ec2:") && !text.contains("SetInstanceHealth"), "{name}");
+    }
+    let router = &resources["RouterPolicy"];
+    let groups = "arn:${AWS::Partition}:autoscaling:*:${AWS::AccountId}:autoScalingGroup:*:\
+                  autoScalingGroupName/${AutoScalingGroup}";
+    let expected = [
+        ("ec2:DescribeInstanceStatus", json!("*")),
+        ("autoscaling:SetInstanceHealth", json!({"!Sub": groups})),
+    ];
+    for (action, resource) in expected {
+        let of_action: Vec<_> = statements(router).filter(|s| s["Action"] == action).collect();
+        assert_eq!(of_action.len(), 1, "{action}");
+        assert_eq!((&of_action[0]["Effect"], &of_action[0]["Resource"]), (&json!("Allow"), &resource));
+        let tls = json!({"Bool": {"aws:SecureTransport": "true"}});
+        assert_eq!(of_action[0]["Condition"], tls, "{action}");
+    }
+    assert!(router.to_string().contains(r#"{"!If":["HasAutoScalingGroup",{"#));
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! `mrgc failover status`.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use mrgc_fleet::{failover::RegionStatus, model::Timestamp};
+
+use super::answer::{Overview, describe, healthy, keeps, names, state_cell};
+use crate::{
+    Verdict,
+    clock::{age, now},
+    router::RouterArgs,
+    table::{Cell, harmless, render},
+    watch::WatchArgs,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  mrgc failover status
+  mrgc failover status --watch
+  mrgc failover status --router http://10.66.0.10:9000 --json | jq '.regions[] | {region, state}'
+
+KEEPS is the share of its own traffic that a region keeps; the rest goes to other regions. HEALTHY
+counts the instances that take requests among those whose drain is not planned. Each router judges
+for itself: this is how the one that is asked sees it.";
+
+const HEADS: [&str; 7] = ["REGION", "STATE", "KEEPS", "HEALTHY", "SINCE", "ORDER", "WHY"];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    router: RouterArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
+    /// Tell it as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: &Args) -> Result<Verdict> {
+    let router = args.router.open()?;
+    let draw = async || {
+        let text = if args.json {
+            format!("{}\n", router.get::<serde_json::Value>(&["failover"]).await?)
+        } else {
+            as_text(&router.get(&["failover"]).await?, now())
+        };
+        Ok((text, Verdict::Good))
+    };
+    args.watch.show(draw).await
+}
+
+fn as_text(overview: &Overview, now: Timestamp) -> String {
+    let Overview { region, router, lease_holder, summary, regions, unstored_orders, .. } = overview;
+    let mut text = harmless(&format!(
+        "{region} is {}; traffic goes to {}",
+        summary.current_state,
+        names(&summary.routing_preference)
+    ));
+    let failovers = match (summary.total_failovers, summary.average_duration_ms) {
+        (0, _) => "no failover so far".to_owned(),
+        (n, Some(ms)) => format!("failovers: {n}, {ms:.0} ms to move the traffic on average"),
+        (n, None) => format!("failovers: {n}"),
+    };
+    let holder = match lease_holder {
+        Some(holder) if holder == router => "this router writes the region's state".to_owned(),
+        Some(holder) => format!("{holder} writes the region's state"),
+        None => "no router is known to write the region's state".to_owned(),
+    };
+    // Writing to a string does not fail.
+    let _ = write!(text, "\n{failovers}; {}\n", harmless(&holder));
+    if *unstored_orders > 0 {
+        let _ = writeln!(
+            text,
+            "orders that hold on this router only, until the store is back: {unstored_orders}"
+        );
+    }
+    let rows: Vec<_> = regions.iter().map(|status| row(status, now)).collect();
+    text.push('\n');
+    text.push_str(&render(&HEADS, &rows));
+    text
+}
+
+fn row(status: &RegionStatus, now: Timestamp) -> Vec<Cell> {
+    vec![
+        Cell::new(status.region.as_str()),
+        state_cell(status.state),
+        Cell::number(keeps(status.share)),
+        Cell::number(healthy(status)),
+        Cell::number(age(now.since_ms(status.since))),
+        Cell::new(status.order.as_ref().map_or("-".to_owned(), describe)),
+        Cell::new(status.reason.as_deref().unwrap_or("-")),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use mrgc_fleet::failover::{Evidence, RegionOrder, RegionState, Strategy, Summary, Wish};
+
+    use super::*;
+
+    #[test]
+    fn a_status_says_what_an_operator_asks_first() {
+        let order = RegionOrder {
+            region: "us-east-1".into(),
+            wish: Wish::FailOver { to: Some("us-west-2".into()), strategy: Strategy::Graceful },
+            reason: Some("ticket\u{7} 4711".to_owned()),
+            operator: Some("ada".to_owned()),
+            at: Timestamp(0),
+            writer_region: "us-east-1".into(),
+            stamp: Default::default(),
+        };
+        let status = |region: &str, state, share, reachable, order| RegionStatus {
+            region: region.into(),
+            state,
+            share,
+            since: Timestamp(60_000),
+            evidence: Some(Evidence { healthy: 8, all: 10, reachable }),
+            reason: None,
+            order,
+        };
+        let overview = Overview {
+            region: "us-west-2".into(),
+            router: "us-west-2-00000001".to_owned(),
+            lease_holder: Some("us-west-2-00000002".to_owned()),
+            summary: Summary {
+                current_state: RegionState::Normal,
+                routing_preference: vec!["us-west-2".into()],
+                total_failovers: 2,
+                average_duration_ms: Some(149.6),
+                late_failovers: 0,
+            },
+            regions: vec![
+                status("us-east-1", RegionState::FailoverActive, 0.0, true, Some(order)),
+                status("us-west-2", RegionState::Degraded, 0.7, true, None),
+                status("eu-west-1", RegionState::FailoverActive, 0.0, false, None),
+            ],
+            events: Vec::new(),
+            unstored_orders: 1,
+        };
+        let text = as_text(&overview, Timestamp(180_000));
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        let lines: Vec<&str> = plain.lines().collect();
+        assert_eq!(lines[0], "us-west-2 is NORMAL; traffic goes to us-west-2");
+        assert_eq!(
+            lines[1],
+            "failovers: 2, 150 ms to move the traffic on average; us-west-2-00000002 writes the \
+             region's state"
+        );
+        assert!(lines[2].ends_with("until the store is back: 1"), "{plain}");
+        let ordered = "failed over to us-west-2 gracefully by ada (ticket\u{fffd} 4711)";
+        for (line, parts) in [
+            (lines[5], ["FAILOVER_ACTIVE", "0 %", "8 of 10", "2 min", ordered]),
+            (lines[6], ["DEGRADED", "70 %", "8 of 10", "2 min", "-"]),
+            (lines[7], ["FAILOVER_ACTIVE", "0 %", "unreachable", "2 min", "-"]),
+        ] {
+            for part in parts {
+                assert!(line.contains(part), "{part:?} is not in {line:?}");
+            }
+        }
+    }
+}

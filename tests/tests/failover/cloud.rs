@@ -1,0 +1,221 @@
+//! What EC2 says of the machines, and what Auto Scaling is told: the router beside doubles of both services.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context, Result, ensure};
+use axum::{
+    Router as Service,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use mrgc_fleet::model::Timestamp;
+use mrgc_store::{Store, StoreConfig};
+use mrgc_tests::cluster::{
+    Cluster, Instance, InstanceSpec, PATIENCE, Router, VIRGINIA, eventually,
+};
+use tokio::net::TcpListener;
+
+use crate::support::alone;
+
+const WELL: &str = "i-0123456789abcdef0";
+const ILL: &str = "i-0123456789abcdef1";
+/// Its id is another cloud's.
+const ELSEWHERE: &str = "gpu-1";
+
+const ACCOUNT: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Word {
+    AllWell,
+    Impaired,
+    Throttles,
+    Garbage,
+}
+
+/// EC2 and Auto Scaling, which differ by what they are asked.
+#[derive(Debug)]
+struct Cloud {
+    word: Mutex<Word>,
+    looks: Mutex<Vec<String>>,
+    told: Mutex<Vec<String>>,
+}
+
+impl Cloud {
+    async fn start(word: Word) -> Result<(Arc<Self>, SocketAddr)> {
+        let word = Mutex::new(word);
+        let cloud = Arc::new(Self { word, looks: Mutex::default(), told: Mutex::default() });
+        let service = Service::new().route("/", post(answer)).with_state(cloud.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        Ok((cloud, address))
+    }
+
+    fn say(&self, word: Word) {
+        *self.word.lock().unwrap() = word;
+    }
+
+    /// Waits until it was asked so many times more.
+    async fn looks(&self, further: usize) -> Result<()> {
+        let before = self.looks.lock().unwrap().len();
+        eventually("EC2 is asked again", PATIENCE, || async {
+            Ok((self.looks.lock().unwrap().len() >= before + further).then_some(()))
+        })
+        .await
+    }
+}
+
+async fn answer(
+    State(cloud): State<Arc<Cloud>>,
+    headers: HeaderMap,
+    body: String,
+) -> (StatusCode, String) {
+    let signed_for = |service: &str| {
+        let header = headers["authorization"].to_str().unwrap();
+        header.starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
+            && header.contains(&format!("/us-east-1/{service}/aws4_request"))
+    };
+    if body.starts_with("Action=SetInstanceHealth&") && signed_for("autoscaling") {
+        cloud.told.lock().unwrap().push(body);
+        return (StatusCode::OK, "<SetInstanceHealthResponse/>".to_owned());
+    }
+    if !(body.starts_with("Action=DescribeInstanceStatus&") && signed_for("ec2")) {
+        return (StatusCode::FORBIDDEN, body);
+    }
+    cloud.looks.lock().unwrap().push(body);
+    let word = *cloud.word.lock().unwrap();
+    match word {
+        Word::Throttles => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
+        Word::Garbage => (StatusCode::OK, "<html>".to_owned()),
+        Word::AllWell | Word::Impaired => {
+            let item = |id: &str, is_ill: bool| {
+                let (status, detail) =
+                    if is_ill { ("impaired", "failed") } else { ("ok", "passed") };
+                format!(
+                    "<item><instanceId>{id}</instanceId>\
+                     <instanceState><name>running</name></instanceState>\
+                     <systemStatus><status>{status}</status><details><item><name>reachability</name>\
+                     <status>{detail}</status></item></details></systemStatus></item>"
+                )
+            };
+            let items = [item(WELL, false), item(ILL, word == Word::Impaired)].concat();
+            (StatusCode::OK, format!("<R><instanceStatusSet>{items}</instanceStatusSet></R>"))
+        }
+    }
+}
+
+struct Pool {
+    cluster: Cluster,
+    router: Router,
+    store: Store,
+    cloud: Arc<Cloud>,
+    _instances: Vec<Instance>,
+}
+
+impl Pool {
+    async fn start(word: Word) -> Result<Self> {
+        let (cluster, (cloud, address)) = (Cluster::start().await?, Cloud::start(word).await?);
+        let config = format!(
+            "[health_check]\ninterval_seconds = 0.5\ntimeout_seconds = 0.5\nfailure_threshold = 60\n\
+             stale_after_seconds = 600.0\n\
+             [aws]\ninstance_status = true\ninterval_seconds = 0.5\nset_instance_health = true\n\
+             ec2_endpoint = \"http://{address}\"\nauto_scaling_endpoint = \"http://{address}\"\n\
+             [[routes]]\nname = \"any\"\n"
+        );
+        let router = cluster.router_with(VIRGINIA, &config, &ACCOUNT).await?;
+        let mut instances = Vec::new();
+        for id in [WELL, ILL, ELSEWHERE] {
+            instances.push(cluster.instance(&InstanceSpec::new(id, VIRGINIA.id)).await?);
+        }
+        let endpoint = Some(cluster.store_endpoint()?);
+        let store = Store::connect(&StoreConfig { endpoint, ..StoreConfig::default() }).await?;
+        Ok(Self { cluster, router, store, cloud, _instances: instances })
+    }
+
+    async fn drained(&self) -> Result<()> {
+        eventually("it is drained by EC2's word", PATIENCE, || async {
+            let path = format!("/instances/{ILL}");
+            let desired = &self.router.get(&self.cluster.client, &path).await?["desired"];
+            Ok((desired["state"] == "draining" && desired["automatic"] == true).then_some(()))
+        })
+        .await
+    }
+
+    async fn all_serve(&self) -> Result<()> {
+        let seen = self.router.sees_ready(&self.cluster.client, 3).await;
+        seen.with_context(|| self.router.program.log())
+    }
+
+    /// What was done to the instance, the last deed first.
+    async fn deeds(&self) -> Result<Vec<String>> {
+        let all = self.store.audit_trail(Timestamp(0), Timestamp(u64::MAX), 100).await?;
+        let subject = format!("instance {ILL}");
+        Ok(all.into_iter().filter(|r| r.subject == subject).map(|r| r.action).collect())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_ec2_calls_impaired_is_drained_and_its_group_replaces_it() -> Result<()> {
+    let _alone = alone().await;
+    let pool = Pool::start(Word::AllWell).await?;
+    pool.all_serve().await?;
+    pool.cloud.looks(2).await?;
+    {
+        let looks = pool.cloud.looks.lock().unwrap();
+        let last = looks.last().unwrap();
+        assert!(last.contains("IncludeAllInstances=true"), "{last}");
+        assert!(last.contains(WELL) && last.contains(ILL) && !last.contains(ELSEWHERE), "{last}");
+    }
+
+    pool.cloud.say(Word::Impaired);
+    pool.drained().await?;
+    let replacement = eventually("a replacement is on record", PATIENCE, || async {
+        pool.store.replacement(&VIRGINIA.id.into(), &ILL.into()).await.map_err(Into::into)
+    })
+    .await?;
+    assert_eq!(replacement.reason, "EC2: system status impaired (reachability failed)");
+    let deeds = eventually("what the group was told is on record", PATIENCE, || async {
+        let deeds = pool.deeds().await?;
+        Ok(deeds.contains(&"set-instance-health".to_owned()).then_some(deeds))
+    })
+    .await?;
+    assert_eq!(deeds, ["set-instance-health", "drain"]);
+    assert_eq!(
+        *pool.cloud.told.lock().unwrap(),
+        [format!(
+            "Action=SetInstanceHealth&Version=2011-01-01&InstanceId={ILL}&HealthStatus=Unhealthy\
+             &ShouldRespectGracePeriod=false"
+        )]
+    );
+
+    pool.cloud.say(Word::AllWell);
+    pool.all_serve().await?;
+    let open = pool.store.open_replacements(&VIRGINIA.id.into()).await?;
+    ensure!(open.is_empty(), "{open:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ec2_that_garbles_changes_nothing_and_what_it_said_expires() -> Result<()> {
+    let _alone = alone().await;
+    let pool = Pool::start(Word::Garbage).await?;
+    pool.all_serve().await?;
+    pool.cloud.looks(3).await?;
+    pool.all_serve().await?;
+    assert!(pool.deeds().await?.is_empty());
+
+    pool.cloud.say(Word::Impaired);
+    pool.drained().await?;
+    // Its probes pass all the while: they alone are left.
+    pool.cloud.say(Word::Throttles);
+    pool.all_serve().await?;
+    let log = pool.router.program.log();
+    ensure!(log.contains("EC2's last word on the instances has expired"), "{log}");
+    Ok(())
+}
