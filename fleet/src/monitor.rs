@@ -217,6 +217,7 @@ impl Monitor {
         Some(verdict)
     }
 
+    /// Home's instances, as they were read last.
     pub fn home_instances(&self) -> impl Iterator<Item = &InstanceId> {
         let registrations = self.heard.iter().map(|heard| &heard.standing.registration);
         registrations.filter(|r| r.region == self.settings.home).map(|r| &r.id)

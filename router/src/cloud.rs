@@ -74,7 +74,7 @@ impl Watch {
         now_ms: u64,
     ) {
         if self.pace.expires(now_ms) {
-            tracing::warn!("EC2's last word on the instances has expired");
+            tracing::info!("EC2's last word on the instances has expired");
             monitor.impaired(BTreeMap::new());
         }
         if self.pace.starts(is_holder, now_ms) {

@@ -145,7 +145,7 @@ impl Worker {
             Deed::Release { instance } => self.release(instance).await,
             Deed::Record(record) => match self.store.put_region_record(record).await {
                 // Another holds the lease by now.
-                Err(StoreError::Fenced { .. }) => Ok(()),
+                Err(StoreError::Superseded { .. }) => Ok(()),
                 written => written,
             },
             Deed::Event(event) => self.store.record_failover_event(event).await,

@@ -309,11 +309,12 @@ fn tell(output: &Output) {
     }
 }
 
-/// Instances of home that would take requests, had live ones not ejected them.
+/// Instances of home that would take requests, had live ones not ejected them. One whose time is over counts
+/// as well until it is tried: where its region gets no requests, nothing else would ever bring it back.
 fn ejected_at_home(fleet: &FleetView, now_ms: u64) -> u32 {
     let home = fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
     let candidates = home.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
-    let ejected = candidates.filter(|(c, slot)| c.ready && slot.is_ejected(now_ms));
+    let ejected = candidates.filter(|(c, slot)| c.ready && slot.is_shut_out(now_ms));
     ejected.count() as u32
 }
 

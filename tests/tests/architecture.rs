@@ -17,9 +17,10 @@ fn allowed(package: &str) -> &'static [&'static str] {
             &["mrgc-aws", "mrgc-fleet", "mrgc-policy-host", "mrgc-settings", "mrgc-store"]
         }
         "mrgc-cli" => &["mrgc-fleet", "mrgc-policy-host", "mrgc-settings", "mrgc-store"],
-        "mrgc-sim" => &["mrgc-fleet"],
         // Tests stand outside: they may see everything but the programs, which they run as processes.
         "mrgc-tests" => &["mrgc-fleet", "mrgc-policy-host", "mrgc-policy-sdk", "mrgc-store"],
+        // The core alone: what is simulated is what runs.
+        "mrgc-sim" => &["mrgc-fleet"],
         "xtask" | "nsm-double" | "nvml-double" => &[],
         policy if policy.starts_with("mrgc-policy-") || policy.starts_with("mrgc-test-policy-") => {
             &["mrgc-policy-sdk"]

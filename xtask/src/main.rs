@@ -9,6 +9,7 @@ mod demo;
 mod deploy;
 mod dist;
 mod policies;
+mod sim;
 mod steps;
 mod template;
 mod test;
@@ -28,6 +29,8 @@ Examples:
   cargo xtask test                formatting, lints, WASM builds and all tests
   cargo xtask test --store http://127.0.0.1:8000
                                   the store's tests against another DynamoDB engine
+  cargo xtask sim --seeds 20000   routers, agents and a store through as many disasters, simulated
+  cargo xtask sim --seed 17       one of them again
   cargo xtask bench               score calls, decisions, proxied requests, against their peers
   cargo xtask bench policy        only the score calls
   cargo xtask bench agent         what an agent costs its machine
@@ -54,6 +57,8 @@ enum Command {
     Demo(demo::Args),
     /// Run everything that must pass
     Test(test::Args),
+    /// Simulate the fleet under every fault, from seeds
+    Sim(sim::Args),
     /// Measure what is claimed to be fast
     Bench(bench::Args),
     /// Package the programs, and check the packages
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         Command::Policies(args) => policies::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Dist(args) => dist::run(args),
     };

@@ -46,8 +46,18 @@ pub(crate) fn run(args: Args) -> Result<()> {
         tests.env("MRGC_TEST_LONG", "1");
     }
     step(&mut tests)?;
+    simulate()?;
     println!("all passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The simulation, built to be fast: many seeds hold, and each fault that is planted in the core is found.
+fn simulate() -> Result<()> {
+    let package = ["--profile", "sim", "--package", "mrgc-sim"];
+    let mut seeds = with(workspace::cargo("run"), &package);
+    step(seeds.args(["--", "--seeds", "500", "--steps", "2000"]))?;
+    let mut planted = with(workspace::cargo("test"), &package);
+    step(planted.args(["--features", "planted", "--test", "planted"]))
 }
 
 /// The tests that every DynamoDB engine must pass. What only the embedded engine can be put through is

@@ -16,7 +16,7 @@ use crate::{
 
 /// How often a record is written again though nothing has changed, so that the others know that its writer
 /// lives.
-const RECORD_EVERY_MS: u64 = 2_000;
+const RECORD_EVERY_MS: u64 = 5_000;
 /// How long the state has to show a deed before it is done again.
 const SHOWN_WITHIN_MS: u64 = 15_000;
 /// Instances that are drained at one evaluation; the others have their turn at the next.

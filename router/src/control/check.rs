@@ -83,7 +83,7 @@ pub(super) async fn check(
         consecutive_failures: probed.failures,
         probe,
         detail,
-        response_time_ms: (probe == "passed").then(|| took.as_secs_f64() * 1_000.0),
+        response_time_ms: (probe == "passed").then_some(took.as_secs_f64() * 1_000.0),
     }))
 }
 

@@ -153,6 +153,11 @@ impl Slot {
         matches!(self.standing(now_ms), Standing::Ejected { .. } | Standing::Probing { .. })
     }
 
+    /// Whether its ejection lasts, so that nobody may even try it out.
+    pub fn is_shut_out(&self, now_ms: u64) -> bool {
+        matches!(self.standing(now_ms), Standing::Ejected { .. })
+    }
+
     /// Of a region: whether its routers answer pings.
     pub fn is_unreachable(&self) -> bool {
         self.is(UNREACHABLE)

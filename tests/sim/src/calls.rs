@@ -11,7 +11,7 @@ use mrgc_fleet::{
 use crate::{
     faults::Fault,
     network::{Node, Role},
-    store::{Look, Refused},
+    store::Look,
     trace::Note,
     world::{Body, Event, Timer, World},
 };
@@ -39,7 +39,8 @@ pub(crate) enum Returned {
     /// The stored lease, where the write was refused for it.
     LeaseWritten(Result<(), Option<Lease>>),
     Done,
-    Refused(Refused),
+    /// Throttled, in an outage, or superseded.
+    Refused,
     TimedOut,
 }
 
@@ -90,7 +91,7 @@ impl World {
     pub(crate) fn called(&mut self, from: Node, to: Node, number: u64, call: Call) {
         let returned = match self.store.admits(to.region, &mut self.tally) {
             Ok(()) => self.serve(from, call),
-            Err(refused) => Returned::Refused(refused),
+            Err(_) => Returned::Refused,
         };
         let returned = Body::Returned { number, returned: Box::new(returned) };
         // What takes a while to answer answers later, the work is done at once.
@@ -103,14 +104,13 @@ impl World {
     fn serve(&mut self, from: Node, call: Call) -> Returned {
         let (region, now_ms) = (from.region, self.now_ms);
         match call {
-            Call::Look => {
-                Returned::Look(self.store.look(region, now_ms, &mut self.tally).into())
-            }
+            Call::Look => Returned::Look(self.store.look(region, now_ms, &mut self.tally).into()),
             Call::ReadLease { which } => Returned::Lease(self.store.lease(region, which).cloned()),
             Call::WriteLease { which, write } => {
                 let written = self.store.write_lease(region, which, &write);
                 if written.is_ok() {
-                    self.trace.note(now_ms, Note::Leased { by: from, which, stamp: write.lease.stamp });
+                    self.trace
+                        .note(now_ms, Note::Leased { by: from, which, stamp: write.lease.stamp });
                 }
                 Returned::LeaseWritten(written)
             }
@@ -133,7 +133,7 @@ impl World {
                 self.watch.record_stored(from, before, stamp);
                 Returned::Done
             }
-            Err(refused) => Returned::Refused(refused),
+            Err(_) => Returned::Refused,
         }
     }
 

@@ -45,7 +45,10 @@ pub(crate) struct Chaos {
 pub(crate) enum Aftermath {
     End(Fault, TroubleId),
     /// A network that comes and goes.
-    Flap { trouble: Trouble, left: u32 },
+    Flap {
+        trouble: Trouble,
+        left: u32,
+    },
     Resume(Node),
     StartRouter(usize),
     StartAgent(usize),
@@ -58,7 +61,11 @@ pub(crate) enum Aftermath {
     Lift(usize),
     LiftOrder(usize),
     /// An agent from before a registration goes on.
-    Zombie { machine: usize, generation: u64, sequence: u64 },
+    Zombie {
+        machine: usize,
+        generation: u64,
+        sequence: u64,
+    },
     /// Operators look again at whether all is as they want it.
     Settle,
 }

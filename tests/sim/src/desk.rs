@@ -116,8 +116,7 @@ impl<'a> Desk<'a> {
             order
         } else {
             let in_flight = |index| self.router.flight.in_flight(self.region(view, index));
-            let (lanes, limit) =
-                (steering.lanes(self.pool), steering.limit(self.request.priority));
+            let (lanes, limit) = (steering.lanes(self.pool), steering.limit(self.request.priority));
             leg.is_moved = lanes.iter().any(|lane| lane.share < 1.0);
             match steer(&order, lanes, in_flight, limit, leg.seed) {
                 Steered::Stay(order) | Steered::Moved(order) => order,

@@ -160,8 +160,11 @@ impl Flight {
         });
         let ready = views.flat_map(|view| &view.candidates).filter(|c| c.ready);
         let is_ejected = |no: &usize| self.is_ejected(Place::Instance(*no), now_ms, &plan.ejection);
-        ready.map(|c| number(&c.id)).filter(|no| self.unclean.contains(no)).filter(is_ejected).count()
-            as u32
+        ready
+            .map(|c| number(&c.id))
+            .filter(|no| self.unclean.contains(no))
+            .filter(is_ejected)
+            .count() as u32
     }
 
     /// Instances of which something is held.

@@ -228,58 +228,6 @@ impl World {
         }
     }
 
-    /// A request reaches an instance.
-    pub(crate) fn take(&mut self, no: usize, id: LegId, attempt: u32) {
-        let Some(leg) = self.legs.get_mut(id) else { return };
-        if leg.going(attempt).is_none() {
-            return;
-        }
-        let router = self.routers[leg.router].node;
-        let machine = &mut self.machines[no];
-        let node = machine.node;
-        match machine.take(id, &mut self.rng) {
-            Taken::Refused => {
-                let outcome = Outcome::Unreachable;
-                let refusal =
-                    Body::Response { leg: id, attempt, outcome, attempts: 0, no_capacity: false };
-                self.send(node, router, refusal);
-            }
-            Taken::Held => self.connected(id, attempt),
-            Taken::Answered { outcome, after_ms } => {
-                self.connected(id, attempt);
-                let served = Event::Served { machine: no, leg: id, attempt, outcome };
-                self.agenda.plan(self.now_ms + after_ms, served);
-            }
-        }
-    }
-
-    /// A server is done with a request.
-    pub(crate) fn served(&mut self, no: usize, id: LegId, attempt: u32, outcome: Outcome) {
-        if !self.machines[no].finish(id) {
-            return;
-        }
-        let node = self.machines[no].node;
-        let Some(leg) = self.legs.get(id) else { return };
-        let router = self.routers[leg.router].node;
-        let answer = Body::Response { leg: id, attempt, outcome, attempts: 0, no_capacity: false };
-        self.send(node, router, answer);
-    }
-
-    /// A server's process ends: the connections that it held are reset.
-    pub(crate) fn reset_all(&mut self, no: usize) {
-        let node = self.machines[no].node;
-        for id in self.machines[no].drop_all() {
-            let Some(leg) = self.legs.get(id) else { continue };
-            let Some(going) = leg.going.as_ref().filter(|g| g.place == Place::Instance(no)) else {
-                continue;
-            };
-            let (router, attempt) = (self.routers[leg.router].node, going.number);
-            let outcome = Outcome::Broken;
-            let reset = Body::Response { leg: id, attempt, outcome, attempts: 0, no_capacity: false };
-            self.send(node, router, reset);
-        }
-    }
-
     /// A request reaches another region's router.
     pub(crate) fn forwarded(&mut self, from: Node, to: Node, id: LegId, attempt: u32) {
         self.connected(id, attempt);
@@ -343,11 +291,14 @@ impl World {
 
     /// A router finds that a region does not answer: what waits for it need not wait any longer.
     pub(crate) fn give_up_region(&mut self, router: usize, region: usize) {
-        let waiting = |leg: &Leg| leg.router == router && leg.going_to() == Some(Place::Region(region));
+        let waiting =
+            |leg: &Leg| leg.router == router && leg.going_to() == Some(Place::Region(region));
         let waiting: Vec<_> =
             self.legs.iter().filter(|(_, leg)| waiting(leg)).map(|(id, _)| id).collect();
         for id in waiting {
-            let Some(going) = self.legs.get(id).and_then(|leg| leg.going.as_ref()) else { continue };
+            let Some(going) = self.legs.get(id).and_then(|leg| leg.going.as_ref()) else {
+                continue;
+            };
             let answer = Answer { attempts: going.given, ..Answer::of(Outcome::TimedOut) };
             self.ended(id, answer);
         }
@@ -365,7 +316,8 @@ impl World {
         let now_ms = router.clock.now_ms(self.now_ms);
         let room = router.flight.room(going.place, &router.snapshot, &self.plan);
         let (place, admission) = (going.place, going.admission);
-        let change = router.flight.end(place, admission, evidence, room, now_ms, &self.plan.ejection);
+        let change =
+            router.flight.end(place, admission, evidence, room, now_ms, &self.plan.ejection);
         if let (Outcome::Unreachable, Some(ticket)) =
             (answer.outcome, self.tickets.get_mut(leg.ticket))
             && matches!(place, Place::Instance(_))

@@ -21,6 +21,7 @@ mod network;
 mod plan;
 mod report;
 mod router;
+mod serving;
 mod slab;
 mod store;
 mod trace;

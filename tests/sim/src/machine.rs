@@ -24,7 +24,9 @@ const MOST_AT_ONCE: usize = 64;
 pub(crate) enum Life {
     Running,
     /// It stands still, and its connections stay open. What comes for it waits.
-    Paused { until_ms: u64 },
+    Paused {
+        until_ms: u64,
+    },
     /// Whoever connects is refused.
     Killed,
     /// Nothing comes back.
@@ -85,11 +87,19 @@ pub(crate) enum Taken {
     Refused,
     /// The connection stands, and that is all.
     Held,
-    Answered { outcome: Outcome, after_ms: u64 },
+    Answered {
+        outcome: Outcome,
+        after_ms: u64,
+    },
 }
 
 impl Machine {
-    pub(crate) fn new(node: Node, plan: Instance, registration: Arc<Registration>, clock: Clock) -> Self {
+    pub(crate) fn new(
+        node: Node,
+        plan: Instance,
+        registration: Arc<Registration>,
+        clock: Clock,
+    ) -> Self {
         Self {
             node,
             plan,

@@ -70,9 +70,13 @@ pub(crate) enum TroubleKind {
     Cut(Fault),
     /// Messages in a thousand that are lost.
     Loss(u32),
-    Delay { ms: u64 },
+    Delay {
+        ms: u64,
+    },
     /// Some messages take up to so much longer, and later ones overtake them.
-    Reorder { ms: u64 },
+    Reorder {
+        ms: u64,
+    },
     /// Some messages arrive twice.
     Duplicate,
 }
@@ -100,7 +104,7 @@ pub(crate) struct Delivery {
 #[derive(Debug)]
 pub(crate) struct Network {
     rng: Rng,
-    /// Half a round trip between two regions, in milliseconds.
+    /// The way from one region to another, in milliseconds; the way back may be another.
     far_ms: Vec<Vec<u64>>,
     troubles: Vec<(TroubleId, Trouble)>,
     begun: u64,
@@ -108,13 +112,13 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(regions: usize, mut rng: Rng) -> Self {
-        let mut far_ms = vec![vec![NEAR_MS; regions]; regions];
-        for a in 0..regions {
-            for b in a + 1..regions {
-                let ms = rng.u64(10..90);
-                (far_ms[a][b], far_ms[b][a]) = (ms, ms);
-            }
-        }
+        let mut draw = |here: usize, there: usize| match here == there {
+            true => NEAR_MS,
+            false => rng.u64(10..90),
+        };
+        let far_ms = (0..regions)
+            .map(|here| (0..regions).map(|there| draw(here, there)).collect())
+            .collect();
         Self { rng, far_ms, troubles: Vec::new(), begun: 0 }
     }
 

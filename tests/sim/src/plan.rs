@@ -57,9 +57,11 @@ impl Plan {
     pub(crate) fn draw(rng: &mut Rng, calm_ms: u64) -> Self {
         let fits: Vec<u64> =
             TEMPOS.into_iter().filter(|tempo| settle_ms(*tempo) <= calm_ms).collect();
-        let tempo = if fits.is_empty() { TEMPOS[TEMPOS.len() - 1] } else { fits[rng.usize(0..fits.len())] };
+        let tempo =
+            if fits.is_empty() { TEMPOS[TEMPOS.len() - 1] } else { fits[rng.usize(0..fits.len())] };
         let count = if rng.u8(0..3) == 0 { rng.usize(4..=5) } else { 3 };
-        let resident: Vec<bool> = (0..count).map(|r| r == 0 || r == 3 || rng.u8(0..4) == 0).collect();
+        let resident: Vec<bool> =
+            (0..count).map(|r| r == 0 || r == 3 || rng.u8(0..4) == 0).collect();
         let region = |r: usize| Region {
             id: REGIONS[r].into(),
             name: String::new(),
@@ -76,7 +78,10 @@ impl Plan {
         let rule = PlacementRule {
             name: "residency".to_owned(),
             frameworks: vec![RESIDENT.into()],
-            allowed_regions: (0..count).filter(|r| resident[*r]).map(|r| REGIONS[r].into()).collect(),
+            allowed_regions: (0..count)
+                .filter(|r| resident[*r])
+                .map(|r| REGIONS[r].into())
+                .collect(),
         };
         let pools: Vec<PoolId> = ["chat", "code", "image"][..rng.usize(1..=3)]
             .iter()
@@ -89,19 +94,27 @@ impl Plan {
         let instance = |n: usize| {
             let pool = n % pools.len();
             let each = count * pools.len();
-            let region =
-                if n < 3 * each { n / pools.len() % count } else { rng.usize(0..count) };
+            let region = if n < 3 * each { n / pools.len() % count } else { rng.usize(0..count) };
             Instance {
                 region,
                 pool,
                 slots: has_slots.then(|| rng.u32(2..=8)),
-                enclave: n / pools.len() / count % 3 == 0,
+                enclave: (n / pools.len() / count).is_multiple_of(3),
                 service_ms: service_ms[pool],
             }
         };
         let instances = (0..FEWEST_INSTANCES + more as usize).map(instance).collect();
         let (ejection, probes, thresholds) = hurried(tempo);
-        Self { regions, rules: vec![rule], pools, instances, resident, ejection, probes, thresholds }
+        Self {
+            regions,
+            rules: vec![rule],
+            pools,
+            instances,
+            resident,
+            ejection,
+            probes,
+            thresholds,
+        }
     }
 
     pub(crate) fn settings(&self, router: Node) -> Settings {

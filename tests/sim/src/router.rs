@@ -1,5 +1,7 @@
 //! A router: the fleet's own machines, and what the shell around them does.
 
+mod known;
+
 use std::sync::Arc;
 
 use mrgc_fleet::{
@@ -24,6 +26,8 @@ use crate::{
     world::{Body, Event, Timer, World},
 };
 
+pub(crate) use known::Known;
+
 /// Between two looks at what is due.
 const TICK_MS: u64 = 100;
 /// Between two reads of the store.
@@ -33,6 +37,8 @@ const SNAPSHOT_EVERY_MS: u64 = 250;
 /// Between two looks at what a lease's holder has to do.
 const DEEDS_EVERY_MS: u64 = 1_000;
 const LEASE_TTL_MS: u64 = 5_000;
+/// Until a region's balancer notices that a router is gone.
+const NOTICED_MS: u64 = 1_500;
 const LEASE_NAMES: [&str; LEASES] = ["health", "failover"];
 
 pub(crate) struct Router {
@@ -41,8 +47,8 @@ pub(crate) struct Router {
     pub clock: Clock,
     /// Raised by each start.
     pub boot: u32,
-    /// Since when it runs, in virtual time.
-    pub started_ms: u64,
+    /// When it last ceased to run, in virtual time.
+    pub left_ms: u64,
     pub monitor: Monitor,
     pub snapshot: Arc<Snapshot>,
     pub flight: Flight,
@@ -61,17 +67,6 @@ pub(crate) struct Router {
     is_outdated: bool,
 }
 
-/// An instance as this router read it last.
-#[derive(Clone, Debug)]
-pub(crate) struct Known {
-    /// As the store has it.
-    source: Arc<Standing>,
-    /// With what is wanted of it.
-    pub standing: Arc<Standing>,
-    /// Since when this router knows that it should not serve, in virtual time.
-    pub unwanted_ms: Option<u64>,
-}
-
 impl Router {
     /// One that remembers nothing.
     pub(crate) fn new(node: Node, clock: Clock, boot: u32, started_ms: u64, plan: &Plan) -> Self {
@@ -84,7 +79,7 @@ impl Router {
             life: Life::Running,
             clock,
             boot,
-            started_ms,
+            left_ms: 0,
             monitor,
             snapshot: snapshot.into(),
             flight: Flight::new(plan),
@@ -126,49 +121,6 @@ impl Router {
         let now_ms = self.now_ms(at_ms);
         let [health, failover] = self.leases.each_ref().map(|lease| lease.epoch(now_ms));
         Epochs { health, failover }
-    }
-}
-
-impl Known {
-    fn new(source: &Arc<Standing>, desired: Option<&Desired>, now_ms: u64) -> Self {
-        let mut known =
-            Self { source: source.clone(), standing: source.clone(), unwanted_ms: None };
-        known.want(desired.cloned(), now_ms);
-        known
-    }
-
-    fn learn(&mut self, source: &Arc<Standing>, desired: Option<&Desired>, now_ms: u64) {
-        let is_new = !Arc::ptr_eq(&self.source, source) && supersedes(source, &self.source);
-        if is_new {
-            self.source = source.clone();
-        }
-        let before = self.standing.desired.as_ref();
-        let merged = match (before, desired) {
-            (Some(before), Some(seen)) => Some(before.clone().merge(seen.clone())),
-            (before, seen) => before.or(seen).cloned(),
-        };
-        if is_new || merged.as_ref() != before {
-            self.want(merged, now_ms);
-        }
-    }
-
-    fn want(&mut self, desired: Option<Desired>, now_ms: u64) {
-        let is_unwanted = desired.as_ref().is_some_and(|d| d.state != DesiredState::Serving);
-        self.unwanted_ms = is_unwanted.then(|| self.unwanted_ms.unwrap_or(now_ms));
-        self.standing = match desired {
-            None => self.source.clone(),
-            desired => Standing { desired, ..Standing::clone(&self.source) }.into(),
-        };
-    }
-}
-
-/// Whether one read of an instance is later than another.
-fn supersedes(new: &Standing, old: &Standing) -> bool {
-    let generation = |standing: &Standing| standing.registration.generation;
-    match (&new.report, &old.report) {
-        _ if generation(new) != generation(old) => generation(new) > generation(old),
-        (Some(new), Some(old)) => new.supersedes(old),
-        (new, _) => new.is_some(),
     }
 }
 
@@ -296,6 +248,7 @@ impl World {
                 lost.push(about);
             }
         }
+        self.watch.told(router, self.now_ms);
         router.is_outdated |= router.monitor.take_changes();
         for region in lost {
             self.give_up_region(no, region);
@@ -406,10 +359,9 @@ impl World {
 }
 
 impl Router {
-    /// Whether the region's balancer sends to it: it takes a while to notice one that is gone, and one that
-    /// is back.
-    fn is_balanced_to(&self, now_ms: u64) -> bool {
-        self.life == Life::Running && now_ms >= self.started_ms
+    /// Whether the region's balancer sends to it: it takes a while to notice one that is gone.
+    fn is_balanced_to(&self, at_ms: u64) -> bool {
+        self.life == Life::Running || at_ms < self.left_ms + NOTICED_MS
     }
 
     /// Whether clients reach it, and it knows somebody to send them to.
@@ -429,12 +381,5 @@ impl Asked {
             Self::ReadLease { which } | Self::WriteLease { which, .. } => *which == lease,
             Self::Look | Self::Other => false,
         }
-    }
-}
-
-impl Known {
-    /// What its last report was.
-    pub(crate) fn fence(&self) -> Option<(u64, u64)> {
-        self.source.report.as_ref().map(|report| (report.generation, report.sequence))
     }
 }

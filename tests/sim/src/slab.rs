@@ -48,7 +48,8 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let slot = self.slots.get_mut(key.slot as usize).filter(|slot| slot.serial == key.serial)?;
+        let slot =
+            self.slots.get_mut(key.slot as usize).filter(|slot| slot.serial == key.serial)?;
         let value = slot.value.take()?;
         slot.serial += 1;
         self.free.push(key.slot);

@@ -85,7 +85,9 @@ impl Store {
             rng,
             instances: Vec::new(),
             orders: (0..regions).map(|_| of_each()).collect(),
-            records: (0..regions).map(|_| (0..regions).map(|_| Versioned::default()).collect()).collect(),
+            records: (0..regions)
+                .map(|_| (0..regions).map(|_| Versioned::default()).collect())
+                .collect(),
             leases: vec![[None, None]; regions],
             replicas: vec![Replica::default(); regions],
         }
@@ -155,19 +157,27 @@ impl Store {
     /// What is wanted of an instance, as a region's replica has it.
     pub(crate) fn wanted(&self, no: usize, reader: usize, now_ms: u64) -> Option<Desired> {
         let wishes = self.instances[no].wishes.iter();
-        let seen = wishes.filter_map(|(writer, wish)| wish.as_of(self.horizon(*writer, reader, now_ms)));
+        let seen =
+            wishes.filter_map(|(writer, wish)| wish.as_of(self.horizon(*writer, reader, now_ms)));
         seen.cloned().reduce(Desired::merge)
     }
 
     /// What is wanted of an instance once every replica has all.
     pub(crate) fn wanted_in_the_end(&self, no: usize) -> Option<Desired> {
-        self.instances[no].wishes.values().filter_map(Versioned::latest).cloned().reduce(Desired::merge)
+        self.instances[no]
+            .wishes
+            .values()
+            .filter_map(Versioned::latest)
+            .cloned()
+            .reduce(Desired::merge)
     }
 
     /// Writes a region's order about a region, stamped above what its replica has.
     pub(crate) fn order(&mut self, about: usize, writer: usize, order: RegionOrder, now_ms: u64) {
         let seen = (0..self.replicas.len())
-            .filter_map(|other| self.orders[about][other].as_of(self.horizon(other, writer, now_ms)))
+            .filter_map(|other| {
+                self.orders[about][other].as_of(self.horizon(other, writer, now_ms))
+            })
             .map(|order| order.stamp.sequence)
             .max();
         let stamp = Stamp { epoch: 0, sequence: seen.map_or(0, |seen| seen + 1) };
@@ -223,7 +233,8 @@ impl Store {
         if self.replicas[reader].behind_ms > 0 {
             tally.add(Fault::ReplicationLag);
         }
-        let instances = (0..self.instances.len()).map(|no| self.look_at(no, reader, now_ms, tally)).collect();
+        let instances =
+            (0..self.instances.len()).map(|no| self.look_at(no, reader, now_ms, tally)).collect();
         let horizon = |writer| self.horizon(writer, reader, now_ms);
         let orders = self.orders.iter().flat_map(|about| {
             let seen = about.iter().enumerate();

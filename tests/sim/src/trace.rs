@@ -92,9 +92,12 @@ impl Note {
             Self::Verdict { router, machine, is_unhealthy } => {
                 [10, node(router), machine as u64, is_unhealthy.into()]
             }
-            Self::Region { router, about, state, share } => {
-                [11, node(router), (about << 8) as u64 | u64::from(state.severity()), share.to_bits()]
-            }
+            Self::Region { router, about, state, share } => [
+                11,
+                node(router),
+                (about << 8) as u64 | u64::from(state.severity()),
+                share.to_bits(),
+            ],
             Self::Leased { by, which, stamp } => {
                 [12, node(by), which as u64 + (stamp.epoch << 8), stamp.sequence]
             }

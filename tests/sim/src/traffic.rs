@@ -64,7 +64,9 @@ impl World {
         }
         let start = self.rng.usize(0..self.routers.len());
         let order = (0..self.routers.len()).map(|n| (start + n) % self.routers.len());
-        let Some(router) = order.clone().find(|no| self.routers[*no].takes_clients()) else { return };
+        let Some(router) = order.clone().find(|no| self.routers[*no].takes_clients()) else {
+            return;
+        };
         let (pool, request) = self.plan.request(&mut self.rng);
         let ticket = Ticket {
             pool,

@@ -43,8 +43,8 @@ pub(crate) struct Watch {
     fences: Vec<Vec<Option<(u64, u64)>>>,
     /// What each router's probes of each instance should come to.
     probes: Vec<Vec<Expected>>,
-    /// Instances of which a person wanted something: their probes begin anew.
-    wished: Vec<bool>,
+    /// Instances that were out of service for a while: their probes begin anew.
+    interrupted: Vec<bool>,
     /// The latest record about each region that each router has read.
     words: Vec<Vec<Option<Stamp>>>,
     regions: Sights,
@@ -69,7 +69,7 @@ impl Watch {
             settled_ms,
             fences: vec![vec![None; instances]; routers],
             probes: vec![vec![Expected::default(); instances]; routers],
-            wished: vec![false; instances],
+            interrupted: vec![false; instances],
             words: vec![vec![None; plan.regions.len()]; routers],
             regions: Sights::new(plan),
             served: 0,
@@ -102,9 +102,9 @@ impl Watch {
         self.regions.forget(router);
     }
 
-    /// A person wants something of an instance.
-    pub(crate) fn wished(&mut self, no: usize) {
-        self.wished[no] = true;
+    /// An instance leaves service for a while: a person wants it to, or its agent starts anew.
+    pub(crate) fn interrupted(&mut self, no: usize) {
+        self.interrupted[no] = true;
     }
 
     /// A person wants something of a region.
@@ -169,7 +169,10 @@ impl Watch {
         });
         let serves = matches!(
             lifecycle,
-            Lifecycle::Available | Lifecycle::Draining | Lifecycle::Quarantined | Lifecycle::Registering
+            Lifecycle::Available
+                | Lifecycle::Draining
+                | Lifecycle::Quarantined
+                | Lifecycle::Registering
         );
         self.check(serves, "no request to an instance that is gone", || {
             format!("{} sends to i-{no}, which is {lifecycle}", router.node)
@@ -227,7 +230,7 @@ impl Watch {
         let is_unhealthy = router.monitor.verdict(&machine.registration.id).is_unhealthy();
         let expected = &self.probes[router.node.no][no];
         // One that was out of service meanwhile has begun anew: it may only be judged milder.
-        let may_differ = self.wished[no] && !is_unhealthy;
+        let may_differ = self.interrupted[no] && !is_unhealthy;
         let holds = expected.is_unhealthy == is_unhealthy || may_differ;
         let failures = expected.failures;
         self.check(holds, "a verdict after just as many failed probes as configured", || {
@@ -249,7 +252,12 @@ impl Watch {
     }
 
     /// A report was written.
-    pub(crate) fn report_stored(&mut self, no: usize, before: Option<(u64, u64)>, fence: (u64, u64)) {
+    pub(crate) fn report_stored(
+        &mut self,
+        no: usize,
+        before: Option<(u64, u64)>,
+        fence: (u64, u64),
+    ) {
         self.check(before < Some(fence), "an instance's reports never go back", || {
             format!("{fence:?} of i-{no} is stored over {before:?}")
         });
@@ -301,10 +309,14 @@ impl Watch {
             _ => self.failed += 1,
         }
         let is_settled = ticket.entered_ms >= self.settled_ms;
-        self.check(!is_settled || ending == Ending::Served, "in the end every request is served", || {
-            let needs = &ticket.request.needs;
-            format!("one with {needs:?} by {router} is {ending:?}, after {:?}", ticket.sent_to)
-        });
+        self.check(
+            !is_settled || ending == Ending::Served,
+            "in the end every request is served",
+            || {
+                let needs = &ticket.request.needs;
+                format!("one with {needs:?} by {router} is {ending:?}, after {:?}", ticket.sent_to)
+            },
+        );
     }
 
     /// A request is refused, or failed for good, with attempts left: nobody is left whom its router could have
@@ -320,7 +332,8 @@ impl Watch {
         let (node, pool) = (router.node, &plan.pools[ticket.pool]);
         let has_home = leg.regions.as_ref().is_some_and(|course| {
             let mut order = course.order.as_slice().iter();
-            order.any(|index| course.view.candidates[*index as usize].region == router.snapshot.home)
+            order
+                .any(|index| course.view.candidates[*index as usize].region == router.snapshot.home)
         });
         if leg.trail.is_spent() || !has_home || ticket.sent_to.len() >= MAX_ATTEMPTS {
             return;
@@ -330,9 +343,11 @@ impl Watch {
         let missed = view.candidates.iter().filter(|candidate| candidate.ready).find(|candidate| {
             let no = number(&candidate.id);
             let live = router.flight.live(Place::Instance(no), now_ms, &plan.ejection);
+            let needs = &ticket.request.needs;
             !live.masked
                 && !ticket.sent_to.contains(&no)
-                && plan.permits(&ticket.request.needs, &plan.instances[no])
+                && plan.permits(needs, &plan.instances[no])
+                && (!needs.enclave || candidate.enclave >= EnclaveState::Running)
         });
         self.check(missed.is_none(), "no request refused that could be served", || {
             let id = missed.map(|candidate| &candidate.id);
@@ -341,7 +356,13 @@ impl Watch {
     }
 
     /// After the faults: everything is as if there had been none.
-    pub(crate) fn settled(&mut self, routers: &[Router], machines: &[Machine], at_ms: u64, plan: &Plan) {
+    pub(crate) fn settled(
+        &mut self,
+        routers: &[Router],
+        machines: &[Machine],
+        at_ms: u64,
+        plan: &Plan,
+    ) {
         for router in routers {
             let node = router.node;
             let instances = router.snapshot.instances.len();

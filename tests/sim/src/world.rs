@@ -72,9 +72,18 @@ pub(crate) struct World {
 pub(crate) enum Event {
     Message(Message),
     /// A process's own timer; void once it has started anew.
-    Timer { node: Node, boot: u32, timer: Timer },
+    Timer {
+        node: Node,
+        boot: u32,
+        timer: Timer,
+    },
     /// A server is done with a request.
-    Served { machine: usize, leg: LegId, attempt: u32, outcome: Outcome },
+    Served {
+        machine: usize,
+        leg: LegId,
+        attempt: u32,
+        outcome: Outcome,
+    },
     /// A client comes.
     Arrival,
     Chaos,
@@ -89,9 +98,18 @@ pub(crate) enum Timer {
     /// An agent reports.
     Beat,
     /// An attempt has taken so long.
-    Attempt { leg: LegId, number: u32, limit: Limit },
-    Probe { machine: usize, number: u64 },
-    Call { number: u64 },
+    Attempt {
+        leg: LegId,
+        number: u32,
+        limit: Limit,
+    },
+    Probe {
+        machine: usize,
+        number: u64,
+    },
+    Call {
+        number: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -103,18 +121,46 @@ pub(crate) struct Message {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
-    Ping { number: u64, sent_ms: u64 },
+    Ping {
+        number: u64,
+        sent_ms: u64,
+    },
     /// `answered`: `false` where the connection was refused.
-    Pong { region: usize, number: u64, sent_ms: u64, answered: bool },
-    Probe { number: u64 },
-    Probed { number: u64, result: ProbeResult },
+    Pong {
+        region: usize,
+        number: u64,
+        sent_ms: u64,
+        answered: bool,
+    },
+    Probe {
+        number: u64,
+    },
+    Probed {
+        number: u64,
+        result: ProbeResult,
+    },
     Report(Box<Report>),
     /// A request on its way to an instance or to another region's router.
-    Request { leg: LegId, attempt: u32 },
+    Request {
+        leg: LegId,
+        attempt: u32,
+    },
     /// What came of it; a router says how many attempts it made.
-    Response { leg: LegId, attempt: u32, outcome: Outcome, attempts: usize, no_capacity: bool },
-    Call { number: u64, call: Box<Call> },
-    Returned { number: u64, returned: Box<Returned> },
+    Response {
+        leg: LegId,
+        attempt: u32,
+        outcome: Outcome,
+        attempts: usize,
+        no_capacity: bool,
+    },
+    Call {
+        number: u64,
+        call: Box<Call>,
+    },
+    Returned {
+        number: u64,
+        returned: Box<Returned>,
+    },
 }
 
 impl World {
@@ -195,7 +241,7 @@ impl World {
         }
         self.now_ms = end_ms;
         self.watch.bounds(self.agenda.len() <= MAX_PLANNED, "the agenda", self.agenda.len());
-        if self.now_ms >= self.settled_ms && self.now_ms % SETTLED_EVERY_MS == 0 {
+        if self.now_ms >= self.settled_ms && self.now_ms.is_multiple_of(SETTLED_EVERY_MS) {
             self.watch.settled(&self.routers, &self.machines, self.now_ms, &self.plan);
         }
     }
@@ -224,7 +270,8 @@ impl World {
         }
         match delivery.after_ms {
             Some(after_ms) => {
-                self.agenda.plan(self.now_ms + after_ms, Event::Message(Message { from, to, body }));
+                self.agenda
+                    .plan(self.now_ms + after_ms, Event::Message(Message { from, to, body }));
             }
             None => self.trace.note(self.now_ms, Note::Lost { from, to }),
         }

@@ -15,7 +15,10 @@ fn finds(fault: Fault, invariants: &[&str]) {
     drop(planted);
     let Some(failure) = found else { panic!("{fault:?} passes {SEEDS} seeds unnoticed") };
     let invariant = failure.violation.invariant;
-    assert!(invariants.contains(&invariant), "{fault:?} was found by another invariant:\n{failure}");
+    assert!(
+        invariants.contains(&invariant),
+        "{fault:?} was found by another invariant:\n{failure}"
+    );
     // It is the fault that was found: without it the same seed holds.
     if let Err(failure) = mrgc_sim::run(failure.seed, STEPS) {
         panic!("fails without {fault:?}, too:\n{failure}");

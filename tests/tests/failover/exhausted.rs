@@ -65,7 +65,10 @@ async fn the_last_region_serves_and_without_any_clients_come_back_later() -> Res
         ensure!(retry_after.to_str()?.parse::<u64>()? > 0, "{retry_after:?}");
         ensure!(took < AT_ONCE, "after {took:?}");
     }
-    let health = regions.cluster.client.get(router.data_url("/health")).send().await?;
-    ensure!(health.status() == 503, "{}", health.text().await?);
-    Ok(())
+    eventually("load balancers are told to look elsewhere", PATIENCE, || async {
+        let health = regions.cluster.client.get(router.data_url("/health")).send().await?;
+        ensure!(health.status() == 503, "{}", health.text().await?);
+        Ok(Some(()))
+    })
+    .await
 }

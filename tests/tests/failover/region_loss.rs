@@ -165,13 +165,15 @@ async fn is_told_of(regions: &Regions) -> Result<()> {
     let lost = regions.lost.spec.id;
     eventually("the history tells of the whole failover", PATIENCE, || async {
         let history = router.get(&regions.cluster.client, "/failover/history").await?;
-        let event = events(&history).find(|event| event["from_region"] == lost);
-        let event = event.with_context(|| format!("nothing of {lost} in {history}"))?;
-        let is_whole = event["cause"] == "automatic"
-            && event["duration_ms"].as_u64() > Some(0)
-            && !event["ended_at"].is_null()
-            && event["reason"].is_string();
-        ensure!(is_whole, "{event}");
+        let is_whole = |event: &Value| {
+            event["from_region"] == lost
+                && event["writer_region"] != lost
+                && event["cause"] == "automatic"
+                && event["duration_ms"].as_u64() > Some(0)
+                && !event["ended_at"].is_null()
+                && event["reason"].is_string()
+        };
+        ensure!(events(&history).any(is_whole), "{history}");
         Ok(Some(()))
     })
     .await

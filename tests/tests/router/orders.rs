@@ -21,7 +21,7 @@ lease_seconds = 2.0
 
 [[routes]]
 name = \"any\"
-picker = \"near_best\"
+policies = [{ name = \"round-robin\", level = \"region\" }]
 ";
 
 /// Two regions with an instance each. Clients enter by the first.
@@ -127,7 +127,6 @@ async fn a_region_s_traffic_is_moved_and_taken_back_by_opposite_orders() -> Resu
         (&given["status"]["state"], &given["status"]["share"]),
         (&json!("failover_active"), &json!(0.0))
     );
-    // A snapshot says so to the data threads.
     eventually("requests go to the other region", PATIENCE, || async {
         Ok((pair.served_by().await? == [IRELAND.id; REQUESTS]).then_some(()))
     })
@@ -236,8 +235,9 @@ async fn orders_that_would_do_harm_or_nothing_are_refused() -> Result<()> {
     let mut pair = Pair::start().await?;
     let change = |change: Value| {
         let mut body = away("immediate");
-        body.as_object_mut()
-            .map(|body| body.extend(change.as_object().cloned().unwrap_or_default()));
+        for (name, value) in change.as_object().into_iter().flatten() {
+            body[name] = value.clone();
+        }
         body
     };
     for (path, body, status, kind, expected) in [

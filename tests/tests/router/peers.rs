@@ -250,12 +250,12 @@ async fn where_yet_another_region_can_be_tried_evidence_against_this_one_stands(
     let lone = with_key(ejection).instance("i-dead", dead.address).start().await?;
     let mut hop = any_hop();
     hop["elsewhere"] = true.into();
-    problem(as_peer(&lone, &hop).send().await?, 502, "all-attempts-failed").await?;
+    problem(as_peer(&lone, &hop).send().await?, 503, "all-attempts-failed").await?;
     assert_eq!(lone.metric("mrgc_instance_ejected").await?, 1.0);
     problem(as_peer(&lone, &hop).send().await?, 503, "no-capacity").await?;
     assert_eq!(lone.metric("mrgc_router_connect_failures_total").await?, 1.0);
     // Where nobody else is left, trying it beats refusing.
-    problem(as_peer(&lone, &any_hop()).send().await?, 502, "all-attempts-failed").await?;
+    problem(as_peer(&lone, &any_hop()).send().await?, 503, "all-attempts-failed").await?;
     assert_eq!(lone.metric("mrgc_router_connect_failures_total").await?, 2.0);
     Ok(())
 }

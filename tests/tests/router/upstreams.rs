@@ -68,7 +68,9 @@ async fn where_all_are_dead_the_client_is_told_and_the_first_that_is_back_serves
     let setup = Setup::new(ANY_ROUTE).instance("i-1", dead.address);
     let lone = setup.instance("i-2", dead.address).start().await?;
     for _ in 0..3 {
-        let detail = problem(lone.chat(false).send().await?, 502, "all-attempts-failed").await?;
+        let answer = lone.chat(false).send().await?;
+        ensure!(answer.headers().contains_key("retry-after"), "{answer:?}");
+        let detail = problem(answer, 503, "all-attempts-failed").await?;
         ensure!(detail.contains("cannot connect"), "{detail}");
         ensure!(detail.contains("refused"), "{detail}");
     }

@@ -30,7 +30,7 @@ const ADAPTIVE_SHARE: f64 = 0.36;
 /// configured.
 const SILENT_INTERVALS: f64 = 3.0;
 /// Between two records of a region, as the router's monitor writes them where nothing changes.
-const RECORD_SECONDS: f64 = 2.0;
+const RECORD_SECONDS: f64 = 5.0;
 /// The time to live of a router's leases, where `failover.lease_seconds` is not configured.
 const LEASE_SECONDS: f64 = 10.0;
 /// Partitions that a region of 10,000 instances wants.

@@ -46,8 +46,8 @@ async fn one_fleet_is_one_row_whose_parts_add_up() {
     let month = &rows[0]["month"];
     // 1,000 instances, 262,800 intervals of a month of 730 hours, half of them written.
     assert_eq!(month["writes"], 131_400_000.0);
-    // And in each of three regions a record of each, and two leases, every two seconds.
-    let standing = 2_628_000.0 * (9.0 + 6.0) / 2.0;
+    // And in each of three regions a record of each every five seconds, and two leases every two.
+    let standing = 2_628_000.0 * (9.0 / 5.0 + 6.0 / 2.0);
     assert_eq!(month["write_units"], 3.0 * (131_400_000.0 + standing));
     let dollars = |name: &str| month[name].as_f64().unwrap();
     let parts = ["write_dollars", "read_dollars", "transfer_dollars", "storage_dollars"];

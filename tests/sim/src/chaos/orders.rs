@@ -41,7 +41,7 @@ impl World {
             writer_region: self.plan.regions[writer].id.clone(),
             stamp: Stamp::default(),
         };
-        self.watch.wished(no);
+        self.watch.interrupted(no);
         self.store.wish(no, writer, wish, self.now_ms);
     }
 

@@ -35,6 +35,9 @@ impl World {
             return None;
         }
         *life = Life::Paused { until_ms };
+        if node.role == Role::Router {
+            self.routers[node.no].left_ms = self.now_ms;
+        }
         self.tally.add(fault);
         self.agenda.plan(until_ms, Event::Aftermath(Aftermath::Resume(node)));
         Some(node.no)
@@ -71,7 +74,7 @@ impl World {
     }
 
     fn end_router(&mut self, no: usize, life: Life) {
-        self.routers[no].life = life;
+        (self.routers[no].life, self.routers[no].left_ms) = (life, self.now_ms);
         self.drop_legs(no, life == Life::Killed);
     }
 
@@ -116,6 +119,7 @@ impl World {
         if self.store.admits(region, &mut self.tally).is_err() {
             return self.after(1_000, Aftermath::StartAgent(no));
         }
+        self.watch.interrupted(no);
         let clock = self.clock();
         let machine = &mut self.machines[no];
         machine.registration = self.store.register(no, region, &machine.registration, self.now_ms);
@@ -141,7 +145,12 @@ impl World {
         let registration = &machine.registration;
         let report = Report {
             lifecycle: Lifecycle::Available,
-            ..Report::new(registration.id.clone(), registration.region.clone(), generation, sequence)
+            ..Report::new(
+                registration.id.clone(),
+                registration.region.clone(),
+                generation,
+                sequence,
+            )
         };
         self.report(machine.node, report);
     }

@@ -12,8 +12,6 @@ use crate::{
 /// After an order was lifted, until it is told apart from evidence again: as long as every router takes to
 /// hear of it.
 const ORDER_MS: u64 = 30_000;
-/// A change is told of at the next look at what is due.
-const TOLD_MS: u64 = 200;
 /// Sums of steps are not exact.
 const NEAR: f64 = 1e-6;
 
@@ -21,11 +19,13 @@ const NEAR: f64 = 1e-6;
 #[derive(Debug)]
 pub(super) struct Sights {
     by_router: Vec<Vec<Sight>>,
+    /// When each router, by its own clock, last told of changes: none that it tells of next is older.
+    told_ms: Vec<u64>,
     /// When somebody last wanted something of a region, in virtual time.
     ordered_ms: Vec<Option<u64>>,
 }
 
-/// Times are by the router's own clock.
+/// Times are by the router's own clock, and of a change the earliest at which it may have been.
 #[derive(Clone, Debug, Default)]
 struct Sight {
     rose_ms: Option<u64>,
@@ -39,12 +39,14 @@ impl Sights {
         let regions = plan.regions.len();
         Self {
             by_router: vec![vec![Sight::default(); regions]; regions * ROUTERS],
+            told_ms: vec![0; regions * ROUTERS],
             ordered_ms: vec![None; regions],
         }
     }
 
     pub(super) fn forget(&mut self, router: Node) {
         self.by_router[router.no].fill(Sight::default());
+        self.told_ms[router.no] = 0;
     }
 
     pub(super) fn ordered(&mut self, about: usize, now_ms: u64) {
@@ -61,6 +63,11 @@ impl Watch {
         }
     }
 
+    /// A router has told of all changes until now.
+    pub(crate) fn told(&mut self, router: &Router, at_ms: u64) {
+        self.regions.told_ms[router.node.no] = router.now_ms(at_ms);
+    }
+
     /// A region's state or share changed, as a router has it.
     pub(crate) fn region_changed(
         &mut self,
@@ -74,7 +81,8 @@ impl Watch {
         let thresholds = router.monitor.handler().thresholds();
         let id = &plan.regions[about].id;
         let status = router.monitor.handler().status();
-        let order = status.iter().find(|status| status.region == *id).and_then(|s| s.order.as_ref());
+        let order =
+            status.iter().find(|status| status.region == *id).and_then(|s| s.order.as_ref());
         let is_pinned = order.is_some_and(|order| matches!(order.wish, Wish::Pinned { .. }));
         let sight = self.regions.by_router[node.no][about].clone();
         let Transition { from, to, share_before, share, .. } = *change;
@@ -98,23 +106,29 @@ impl Watch {
             let step = share - share_before;
             self.check(step <= thresholds.recovery_step + NEAR, "traffic returns by steps", told);
             let is_early =
-                sight.rose_ms.is_some_and(|rose_ms| now_ms + TOLD_MS < rose_ms + thresholds.step_ms);
+                sight.rose_ms.is_some_and(|rose_ms| now_ms < rose_ms + thresholds.step_ms);
             self.check(!is_early, "a step lasts as long as configured", told);
         }
         let is_better = share > share_before || to.severity() < from.severity();
         let is_by_evidence = self.is_by_evidence(&sight, about, at_ms);
         if is_better && is_by_evidence && !is_pinned {
-            let is_early = sight.fell_ms.is_some_and(|fell_ms| now_ms + TOLD_MS < fell_ms + thresholds.hold_ms);
+            let is_early =
+                sight.fell_ms.is_some_and(|fell_ms| now_ms < fell_ms + thresholds.hold_ms);
             self.check(!is_early, "a state holds before it improves", || {
-                format!("{}, after it fell {:?} ms ago", told(), sight.fell_ms.map(|fell| now_ms - fell))
+                format!(
+                    "{}, after it fell {:?} ms ago",
+                    told(),
+                    sight.fell_ms.map(|fell| now_ms - fell)
+                )
             });
         }
+        let told_ms = self.regions.told_ms[node.no];
         let sight = &mut self.regions.by_router[node.no][about];
         if share > share_before {
-            sight.rose_ms = Some(now_ms);
+            sight.rose_ms = Some(told_ms);
         }
         if share < share_before {
-            sight.fell_ms = Some(now_ms);
+            sight.fell_ms = Some(told_ms);
         }
     }
 
