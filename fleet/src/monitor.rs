@@ -212,8 +212,12 @@ impl Monitor {
         answered_since: bool,
         now_ms: u64,
     ) -> Option<Verdict> {
+        let was_unhealthy = self.probes.verdict(id).is_unhealthy();
         let verdict = self.probes.handle(id, result, answered_since, now_ms)?;
-        self.recount();
+        // That one is healthy of which nothing was known changes nothing.
+        if was_unhealthy || verdict.is_unhealthy() {
+            self.recount();
+        }
         Some(verdict)
     }
 

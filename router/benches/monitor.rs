@@ -4,7 +4,9 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark answers on stdout")]
 
-use std::{fs, hint::black_box, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque, fs, hint::black_box, process::ExitCode, sync::Arc, time::Instant,
+};
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
@@ -12,7 +14,7 @@ use mrgc_fleet::{
     failover::Thresholds,
     health::{EjectionConfig, PeerConfig, ProbeConfig, ProbeResult},
     model::{Health, Lifecycle, Region, Registration, Report, Standing, Timestamp},
-    monitor::{Epochs, Monitor, Reading, Settings},
+    monitor::{Epochs, Monitor, ProbeDue, Reading, Settings},
     snapshot::Snapshot,
 };
 use mrgc_router::flight::{FleetView, Signs, SlotTable};
@@ -63,6 +65,7 @@ struct Watch {
     slots: SlotTable,
     regions: Vec<Region>,
     standings: Vec<Arc<Standing>>,
+    under_way: VecDeque<ProbeDue>,
     sequence: u64,
     now_ms: u64,
 }
@@ -83,7 +86,7 @@ impl Watch {
             home: HOME.into(),
             router: format!("{HOME}-1"),
             stale_after_ms: 35_000,
-            probes: ProbeConfig { parallel: INSTANCES as u32, ..ProbeConfig::default() },
+            probes: ProbeConfig::default(),
             peers: PeerConfig::default(),
             thresholds: Thresholds::default(),
             max_drained_share: 0.3,
@@ -93,11 +96,16 @@ impl Watch {
             slots: SlotTable::new(EjectionConfig::default(), Signs::default()),
             regions,
             standings,
+            under_way: VecDeque::new(),
             sequence: 1,
             now_ms: 0,
         };
         watch.read();
         watch.publish();
+        // Nothing is known of an instance before its first probe.
+        for _ in 0..ProbeConfig::default().interval_ms {
+            watch.step()?;
+        }
         Ok(watch)
     }
 
@@ -122,19 +130,20 @@ impl Watch {
         self.monitor.read(reading, LOOK_MS, self.now_ms);
     }
 
-    /// A probe's end and a ping's, and what a router does after each event. In nanoseconds.
+    /// What a router does after each event, once a millisecond: a probe's or a ping's end is one. In nanoseconds.
     fn step(&mut self) -> Result<u64> {
         self.now_ms += 1;
         let (now_ms, at) = (self.now_ms, Timestamp(self.now_ms));
-        let probed = self.standings[(now_ms as usize * 7) % INSTANCES].registration.id.clone();
         let started = Instant::now();
-        self.monitor.probed(&probed, ProbeResult::Passed, true, now_ms);
+        if let Some(ProbeDue { id, .. }) = self.under_way.pop_front() {
+            self.monitor.probed(&id, ProbeResult::Passed, true, now_ms);
+        }
         for ping in self.monitor.pings_due(now_ms) {
             self.monitor.pinged(&ping.region, ping.number, Some(20.0), now_ms);
         }
         black_box(self.monitor.evaluate(1, now_ms, at));
         black_box(self.monitor.deeds(Epochs { health: Some(1), failover: Some(1) }, now_ms, at));
-        black_box(self.monitor.probes_due(now_ms));
+        self.under_way.extend(self.monitor.probes_due(now_ms));
         black_box(self.monitor.next_ms(now_ms));
         u64::try_from(started.elapsed().as_nanos()).context("too long")
     }

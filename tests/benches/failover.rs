@@ -65,7 +65,7 @@ async fn lose(regions: &mut Regions, loss: Loss) -> Result<Run> {
     let traffic = regions.traffic()?;
     sleep(BEFORE).await;
     let watching = Watching::start(regions);
-    let lost_at = regions.lose(loss, &traffic).await?;
+    let lost = regions.lose(loss, &traffic).await?;
     sleep(WATCHED).await;
     let last_sent_at = watching.stop().await?;
     regions.failed_over().await?;
@@ -76,17 +76,17 @@ async fn lose(regions: &mut Regions, loss: Loss) -> Result<Run> {
     let Traffic { load, journal } = traffic;
     load.stop().await;
     let records = journal.records(0);
-    let failed = regions.failed(&records, lost_at, well_at);
+    let failed = regions.failed(&records, &lost, well_at);
     for record in &failed {
         eprintln!("failed: {record:?}");
     }
-    let disturbed = lost_at - BEFORE..lost_at + WATCHED;
+    let disturbed = lost.start - BEFORE..lost.start + WATCHED;
     let waits = records
         .iter()
         .filter(|r| regions.entered_by_survivor(r) && disturbed.contains(&r.sent))
         .filter_map(|r| Some(r.head? - r.sent));
     Ok(Run {
-        last_sent: last_sent_at.saturating_duration_since(lost_at),
+        last_sent: last_sent_at.saturating_duration_since(lost.start),
         slowest: waits.max().unwrap_or_default(),
         requests: records.len(),
         failed: failed.len(),

@@ -29,6 +29,8 @@ const REQUESTS_PER_SECOND: f64 = 500.0;
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Around the moment in which a new version is seen: made before, observed by policies after.
 const DISTURBED: Duration = Duration::from_millis(50);
+/// What takes longer is counted as this.
+const LONGEST_US: u64 = 60_000_000;
 const MAX_ADDED_P99: Duration = Duration::from_millis(2);
 /// A large fleet is looked at four times less often: about once a second.
 const ROUTER: &str = r#"
@@ -92,7 +94,8 @@ async fn publications(cluster: &Cluster, router: &Router) -> Result<Vec<Instant>
 }
 
 fn report(records: &[Record], published: &[Instant], memory_bytes: u64) -> Result<ExitCode> {
-    let (mut in_flight, mut others) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
+    let histogram = || Histogram::<u64>::new_with_bounds(1, LONGEST_US, 3);
+    let (mut in_flight, mut others) = (histogram()?, histogram()?);
     for record in records {
         let head = record.head.context("an answer without a head")?;
         let is_near = |at: &&Instant| record.sent <= **at + DISTURBED && head + DISTURBED >= **at;

@@ -1,5 +1,7 @@
 //! Three regions of real processes under steady traffic, one of which is lost and comes back.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -184,28 +186,28 @@ impl Regions {
         record.target >= self.lost.routers.len()
     }
 
-    /// Exchanges that failed though they must not have. While the region was away one that entered by a
-    /// survivor may have only where its response had begun before: its head, whenever the client got it, came
-    /// from there.
+    /// Exchanges that failed though they must not have, of a region that went meanwhile and was well again
+    /// after it. One that entered by a survivor may have only where its response had begun before: its head,
+    /// whenever the client got it, came from there.
     pub fn failed<'a>(
         &self,
         records: &'a [Record],
-        lost_at: Instant,
+        lost: &Range<Instant>,
         well_at: Instant,
     ) -> Vec<&'a Record> {
         let may_fail = |r: &Record| {
             let began_there = r.region.as_deref() == Some(self.lost.spec.id);
             match self.entered_by_survivor(r) {
-                true => began_there && r.sent <= lost_at,
-                false => r.ended > lost_at && r.sent <= well_at,
+                true => began_there && r.sent <= lost.end,
+                false => r.ended > lost.start && r.sent <= well_at,
             }
         };
         records.iter().filter(|r| !r.is_ok() && !may_fail(r)).collect()
     }
 
-    /// Loses a region; when it began. Clients turn to other routers: at once where theirs is silent, and
-    /// otherwise when it drops them.
-    pub async fn lose(&mut self, loss: Loss, traffic: &Traffic) -> Result<Instant> {
+    /// Loses a region: from before the first signal to after the last. Clients turn to other routers: at once
+    /// where theirs is silent, and otherwise when it drops them.
+    pub async fn lose(&mut self, loss: Loss, traffic: &Traffic) -> Result<Range<Instant>> {
         if loss == Loss::Stopped {
             (0..self.lost.routers.len()).for_each(|router| traffic.load.close(router));
         }
@@ -251,23 +253,21 @@ impl Site {
         of_instances.chain(self.routers.iter().map(|router| &router.program))
     }
 
-    /// Loses all of its processes; when it began.
-    pub async fn lose(&mut self, loss: Loss) -> Result<Instant> {
-        let lost_at = Instant::now();
-        match loss {
-            Loss::Stopped => signal("STOP", self.programs()).await?,
-            Loss::Killed => {
-                signal("KILL", self.programs()).await?;
-                for instance in &mut self.instances {
-                    instance.agent.ended().await?;
-                    instance.server.ended().await?;
-                }
-                for router in &mut self.routers {
-                    router.program.ended().await?;
-                }
+    /// Loses all of its processes: from before the first signal to after the last.
+    pub async fn lose(&mut self, loss: Loss) -> Result<Range<Instant>> {
+        let began = Instant::now();
+        signal(if loss == Loss::Killed { "KILL" } else { "STOP" }, self.programs()).await?;
+        let ended = Instant::now();
+        if loss == Loss::Killed {
+            for instance in &mut self.instances {
+                instance.agent.ended().await?;
+                instance.server.ended().await?;
+            }
+            for router in &mut self.routers {
+                router.program.ended().await?;
             }
         }
-        Ok(lost_at)
+        Ok(began..ended)
     }
 }
 

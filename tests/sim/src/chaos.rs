@@ -38,6 +38,16 @@ pub(crate) struct Chaos {
     pub is_peak: bool,
     /// What is left of faults from before the calm is void.
     is_over: bool,
+    pub lasting: Lasting,
+}
+
+/// What operators want even when all faults are over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lasting {
+    /// An instance that stays in quarantine.
+    pub instance: Option<usize>,
+    /// A region that stays failed over.
+    pub region: Option<usize>,
 }
 
 /// What a fault does later.
@@ -81,6 +91,7 @@ impl Chaos {
             skews: rng.u8(0..4) > 0,
             is_peak: false,
             is_over: false,
+            lasting: Lasting::default(),
             rng,
         }
     }
@@ -216,6 +227,7 @@ impl World {
             self.resume(self.routers[no].node);
             self.start_router(no);
         }
+        self.leave_orders();
         self.settle_orders();
         self.agenda.plan(self.now_ms + 3_000, Event::Aftermath(Aftermath::Settle));
     }

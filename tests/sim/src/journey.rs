@@ -18,7 +18,6 @@ use mrgc_fleet::{
 use crate::{
     desk::{Desk, Next},
     flight::Place,
-    machine::Taken,
     network::Node,
     slab::Key,
     trace::Note,
@@ -141,6 +140,11 @@ impl Leg {
 
     pub(crate) fn going_to(&self) -> Option<Place> {
         self.going.as_ref().map(|going| going.place)
+    }
+
+    /// The number of its attempt, where that is under way there.
+    pub(crate) fn attempt_at(&self, place: Place) -> Option<u32> {
+        self.going.as_ref().filter(|going| going.place == place).map(|going| going.number)
     }
 
     /// The attempt of that number, where it is under way.

@@ -62,6 +62,9 @@ struct Sum {
     failure: Option<Box<Failure>>,
 }
 
+/// From so many seeds on every fault must have been injected.
+const WHOLE: u64 = 100;
+
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -85,7 +88,7 @@ fn main() -> ExitCode {
     });
     let sum = progress.sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     // With standard output closed there is nobody left to tell.
-    let is_whole = seeds > 1;
+    let is_whole = seeds >= WHOLE;
     let told = conclude(&sum, arguments.steps, started.elapsed(), is_whole);
     match told {
         Ok(true) => ExitCode::SUCCESS,

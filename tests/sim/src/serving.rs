@@ -12,8 +12,8 @@ use crate::{
 impl World {
     /// A request reaches an instance.
     pub(crate) fn take(&mut self, no: usize, id: LegId, attempt: u32) {
-        let Some(leg) = self.legs.get_mut(id) else { return };
-        if leg.going(attempt).is_none() {
+        let Some(leg) = self.legs.get(id) else { return };
+        if leg.attempt_at(Place::Instance(no)) != Some(attempt) {
             return;
         }
         let router = self.routers[leg.router].node;
@@ -52,10 +52,8 @@ impl World {
         let node = self.machines[no].node;
         for id in self.machines[no].drop_all() {
             let Some(leg) = self.legs.get(id) else { continue };
-            let Some(going) = leg.going.as_ref().filter(|g| g.place == Place::Instance(no)) else {
-                continue;
-            };
-            let (router, attempt) = (self.routers[leg.router].node, going.number);
+            let Some(attempt) = leg.attempt_at(Place::Instance(no)) else { continue };
+            let router = self.routers[leg.router].node;
             let outcome = Outcome::Broken;
             let reset =
                 Body::Response { leg: id, attempt, outcome, attempts: 0, no_capacity: false };

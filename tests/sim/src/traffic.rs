@@ -87,7 +87,8 @@ impl World {
         let router = &self.routers[leg.router];
         self.trace.note(self.now_ms, Note::Finished { router: router.node, ending });
         let Some(ticket) = self.tickets.get(leg.ticket) else { return };
-        self.watch.concluded(ticket, router.node, ending);
+        let lasting = &self.chaos.lasting;
+        self.watch.concluded(ticket, router.node, ending, lasting, &self.plan);
         if matches!(ending, Ending::NoRoute | Ending::Failed) {
             self.watch.left_over(router, leg, ticket, self.now_ms, &self.plan);
         }

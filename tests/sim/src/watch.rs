@@ -7,9 +7,11 @@ use mrgc_fleet::{
     health::{Outcome, ProbeResult},
     model::{EnclaveState, Lifecycle, Stamp},
     routing::{MAX_ATTEMPTS, MAX_CONNECTS},
+    snapshot::Level,
 };
 
 use crate::{
+    chaos::Lasting,
     flight::Place,
     journey::Leg,
     machine::Machine,
@@ -302,21 +304,32 @@ impl Watch {
     }
 
     /// A client has its answer.
-    pub(crate) fn concluded(&mut self, ticket: &Ticket, router: Node, ending: Ending) {
+    pub(crate) fn concluded(
+        &mut self,
+        ticket: &Ticket,
+        router: Node,
+        ending: Ending,
+        lasting: &Lasting,
+        plan: &Plan,
+    ) {
         match ending {
             Ending::Served => self.served += 1,
             Ending::Shed | Ending::Busy => self.refused += 1,
             _ => self.failed += 1,
         }
-        let is_settled = ticket.entered_ms >= self.settled_ms;
-        self.check(
-            !is_settled || ending == Ending::Served,
-            "in the end every request is served",
-            || {
-                let needs = &ticket.request.needs;
-                format!("one with {needs:?} by {router} is {ending:?}, after {:?}", ticket.sent_to)
-            },
-        );
+        // What only a region could take that an operator has failed over is refused.
+        let needs = &ticket.request.needs;
+        let could_go = || {
+            let mut places = plan.instances.iter().filter(|place| place.pool == ticket.pool);
+            places.any(|place| Some(place.region) != lasting.region && plan.permits(needs, place))
+        };
+        // With a region less, the others may be full.
+        let is_well =
+            ending == Ending::Served || (ending == Ending::Shed && lasting.region.is_some());
+        let fails = ticket.entered_ms >= self.settled_ms && !is_well;
+        self.check(!fails || !could_go(), "in the end every request is served", || {
+            format!("one with {needs:?} by {router} is {ending:?}, after {:?}", ticket.sent_to)
+        });
     }
 
     /// A request is refused, or failed for good, with attempts left: nobody is left whom its router could have
@@ -355,40 +368,37 @@ impl Watch {
         });
     }
 
-    /// After the faults: everything is as if there had been none.
+    /// After the faults: everything is as if there had been none, but for what operators still want.
     pub(crate) fn settled(
         &mut self,
         routers: &[Router],
-        machines: &[Machine],
+        lasting: &Lasting,
         at_ms: u64,
         plan: &Plan,
     ) {
+        let all = plan.instances.len();
         for router in routers {
             let node = router.node;
-            let instances = router.snapshot.instances.len();
-            self.check(instances == machines.len(), "no instance is lost", || {
-                format!("{node} knows {instances} of {} instances", machines.len())
+            let known = router.snapshot.instances.len();
+            self.check(known == all, "no instance is lost", || {
+                format!("{node} knows {known} of {all} instances")
             });
-            let mut ready = 0;
-            for view in router.snapshot.views().filter(|view| view.key.region.is_some()) {
-                ready += view.candidates.iter().filter(|candidate| candidate.ready).count();
+            let views = router.snapshot.views().filter(|view| view.key.level == Level::Instance);
+            for candidate in views.flat_map(|view| &view.candidates) {
+                let is_out = lasting.instance == Some(number(&candidate.id));
+                self.check(candidate.ready != is_out, "in the end all serve who should", || {
+                    format!("{} is ready: {}, by {node}", candidate.id, candidate.ready)
+                });
             }
-            self.check(ready == machines.len(), "in the end every instance is ready", || {
-                let unready = router.snapshot.views().filter(|view| view.key.region.is_some());
-                let unready = unready.flat_map(|view| &view.candidates).filter(|c| !c.ready);
-                let unready: Vec<_> = unready.map(|c| (&c.id, c.health, c.last_resort)).collect();
-                format!("by {node}, these are not: {unready:?}")
-            });
             let ejected = router.flight.ejected(&router.snapshot, router.now_ms(at_ms), plan);
             self.check(ejected == 0, "in the end nobody is ejected", || {
                 format!("{node} has {ejected} instances ejected")
             });
-            for region in &plan.regions {
-                let (state, share) = (
-                    router.monitor.handler().state(&region.id),
-                    router.monitor.handler().share(&region.id),
-                );
-                self.check(share == 1.0, "in the end every region has all of its traffic", || {
+            for (about, region) in plan.regions.iter().enumerate() {
+                let share = router.monitor.handler().share(&region.id);
+                let wanted = if lasting.region == Some(about) { 0.0 } else { 1.0 };
+                self.check(share == wanted, "in the end every region has its traffic", || {
+                    let state = router.monitor.handler().state(&region.id);
                     format!("by {node}, {} is {state} and keeps {share}", region.id)
                 });
             }

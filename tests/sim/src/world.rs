@@ -242,7 +242,8 @@ impl World {
         self.now_ms = end_ms;
         self.watch.bounds(self.agenda.len() <= MAX_PLANNED, "the agenda", self.agenda.len());
         if self.now_ms >= self.settled_ms && self.now_ms.is_multiple_of(SETTLED_EVERY_MS) {
-            self.watch.settled(&self.routers, &self.machines, self.now_ms, &self.plan);
+            let lasting = &self.chaos.lasting;
+            self.watch.settled(&self.routers, lasting, self.now_ms, &self.plan);
         }
     }
 

@@ -22,7 +22,7 @@ fn the_same_seed_gives_the_same_run_and_another_does_not() {
 }
 
 #[test]
-fn longer_runs_are_other_runs_at_the_pace_of_the_defaults() {
+fn a_long_run_in_which_the_slow_clocks_may_be_slow_holds() {
     if let Err(failure) = mrgc_sim::run(1, 7_000) {
         panic!("{failure}");
     }

@@ -1,5 +1,6 @@
 //! A whole region is lost under traffic, killed or stopped, with the store and without it: no request that
 //! could be served fails, nothing goes there, and once it is back its traffic comes back in steps.
+#![allow(clippy::print_stdout, reason = "what came of the traffic, for who looks on")]
 
 use std::{collections::BTreeSet, ops::Range, time::Duration};
 
@@ -54,20 +55,18 @@ async fn lose_and_return(loss: Loss, without_store: bool) -> Result<()> {
     let mut regions = Regions::start().await?;
     let traffic = regions.traffic()?;
     let done = play(&mut regions, &traffic, loss, without_store).await;
-    if done.is_err() {
-        println!("{}", logs(regions.sites().flat_map(|site| &site.routers)));
-    }
-    let (lost_at, well_at) = done?;
+    let routers = regions.sites().flat_map(|site| &site.routers);
+    let (lost, well_at) = done.with_context(|| logs(routers))?;
 
     let Traffic { load, journal } = traffic;
     let stats = load.stop().await;
-    println!("{loss:?}, {:.1} s until all was well; {stats}", (well_at - lost_at).as_secs_f64());
+    println!("{loss:?}, {:.1} s until all was well; {stats}", (well_at - lost.start).as_secs_f64());
     let records = journal.records(0);
-    let failed = regions.failed(&records, lost_at, well_at);
+    let failed = regions.failed(&records, &lost, well_at);
     let shown = &failed[..failed.len().min(5)];
-    ensure!(failed.is_empty(), "{} failed, lost at {lost_at:?}: {shown:#?}", failed.len());
+    ensure!(failed.is_empty(), "{} failed, lost at {lost:?}: {shown:#?}", failed.len());
     ensure!(journal.left_out() == 0, "too long for the journal");
-    is_a_real_load(&records, lost_at..well_at)?;
+    is_a_real_load(&records, lost.start..well_at)?;
     is_shown(&regions).await
 }
 
@@ -77,14 +76,14 @@ async fn play(
     traffic: &Traffic,
     loss: Loss,
     without_store: bool,
-) -> Result<(Instant, Instant)> {
+) -> Result<(Range<Instant>, Instant)> {
     let is_long = without_store && std::env::var_os("MRGC_TEST_LONG").is_some();
     if without_store {
         regions.cluster.state.kill().await?;
     }
     sleep(BEFORE).await;
     spreads_over_all_regions(regions, traffic)?;
-    let lost_at = regions.lose(loss, traffic).await?;
+    let lost = regions.lose(loss, traffic).await?;
     regions.failed_over().await?;
     let (settled_at, settled) = (Instant::now(), traffic.journal.len());
     sleep(if is_long { LONG_AWAY } else { AWAY }).await;
@@ -102,7 +101,7 @@ async fn play(
     let well_at = Instant::now();
     goes_there_again(regions, traffic).await?;
     is_told_of(regions).await?;
-    Ok((lost_at, well_at))
+    Ok((lost, well_at))
 }
 
 /// Before the loss every router sends requests to every region, or there would be nothing to lose.

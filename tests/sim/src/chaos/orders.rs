@@ -5,7 +5,7 @@ use mrgc_fleet::{
     model::{Desired, DesiredState, Stamp},
 };
 
-use super::Aftermath;
+use super::{Aftermath, Lasting};
 use crate::{faults::Fault, world::World};
 
 impl World {
@@ -103,9 +103,27 @@ impl World {
         self.store.order(about, writer, order, self.now_ms);
     }
 
-    /// Everybody wants everything to serve again.
+    /// Some orders are there to stay.
+    pub(super) fn leave_orders(&mut self) {
+        let rng = &mut self.chaos.rng;
+        let (instances, regions) = (self.machines.len(), self.plan.regions.len());
+        self.chaos.lasting = Lasting {
+            instance: (rng.u8(0..3) == 0).then(|| rng.usize(0..instances)),
+            region: (rng.u8(0..6) == 0).then(|| rng.usize(0..regions)),
+        };
+    }
+
+    /// Everybody wants everything else to serve again.
     pub(super) fn settle_orders(&mut self) {
-        for no in 0..self.machines.len() {
+        let Lasting { instance, region } = self.chaos.lasting;
+        if let Some(no) = instance {
+            self.want(no, DesiredState::Quarantined);
+        }
+        if let Some(about) = region {
+            let (to, strategy) = (None, Strategy::Graceful);
+            self.give(about, about, Wish::FailOver { to, strategy });
+        }
+        for no in (0..self.machines.len()).filter(|no| Some(*no) != instance) {
             let wanted = self.store.wanted_in_the_end(no);
             let is_out =
                 wanted.is_some_and(|wish| wish.state != DesiredState::Serving && !wish.automatic);
@@ -113,7 +131,7 @@ impl World {
                 self.lift(no);
             }
         }
-        for about in 0..self.plan.regions.len() {
+        for about in (0..self.plan.regions.len()).filter(|about| Some(*about) != region) {
             let order = self.store.order_in_the_end(about);
             if order.is_some_and(|order| order.wish != Wish::Automatic) {
                 self.lift_order(about);
