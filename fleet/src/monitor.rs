@@ -16,7 +16,10 @@
 mod deeds;
 mod tally;
 
-use std::{collections::{BTreeMap, VecDeque}, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     failover::{Evidence, FailoverEvent, Handler, Output, RegionOrder, RegionRecord, Thresholds},
@@ -25,8 +28,8 @@ use crate::{
     snapshot::{Builder, Member, Seen, Snapshot},
 };
 
-pub use deeds::{Deed, Epochs};
 use deeds::Ledger;
+pub use deeds::{Deed, Epochs};
 use tally::{Tallies, Tally};
 
 /// Failovers' events that wait to be written; the oldest goes first.
@@ -97,7 +100,9 @@ enum Condition<'a> {
 impl<'a> Condition<'a> {
     fn new(impaired: Option<&'a String>, verdict: &'a Verdict) -> Self {
         match (impaired, verdict) {
-            (Some(reason), _) | (None, Verdict::Unhealthy { reason, .. }) => Self::Failing { reason },
+            (Some(reason), _) | (None, Verdict::Unhealthy { reason, .. }) => {
+                Self::Failing { reason }
+            }
             (None, Verdict::Healthy) => Self::Well,
             (None, Verdict::Unknown) => Self::Unknown,
         }

@@ -4,7 +4,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use mrgc_fleet::{
     failover::MAX_EVENTS,
-    model::{Desired, DesiredState, RegionId, Replacement, ReplacementOutcome, Stamp, Standing, Timestamp},
+    model::{
+        Desired, DesiredState, RegionId, Replacement, ReplacementOutcome, Stamp, Standing,
+        Timestamp,
+    },
     monitor::{Deed, Epochs},
 };
 use mrgc_store::{AuditEntry, LeaseKeeper, Store, StoreError};

@@ -117,7 +117,8 @@ impl Observer {
 fn settings(config: &Config, router: &str) -> Settings {
     let checks = &config.health_check;
     // What a configuration lists does not go stale.
-    let stale_after = config.store.as_ref().map(|_| Duration::from_secs_f64(checks.stale_after_seconds));
+    let stale_after =
+        config.store.as_ref().map(|_| Duration::from_secs_f64(checks.stale_after_seconds));
     Settings {
         home: config.home(),
         router: router.to_owned(),
@@ -312,7 +313,8 @@ fn tell(output: &Output) {
 /// Instances of home that would take requests, had live ones not ejected them. One whose time is over counts
 /// as well until it is tried: where its region gets no requests, nothing else would ever bring it back.
 fn ejected_at_home(fleet: &FleetView, now_ms: u64) -> u32 {
-    let home = fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
+    let home =
+        fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
     let candidates = home.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
     let ejected = candidates.filter(|(c, slot)| c.ready && slot.is_shut_out(now_ms));
     ejected.count() as u32
@@ -328,7 +330,8 @@ fn mask_peers(monitor: &Monitor, fleet: &FleetView) {
 }
 
 fn slot<'a>(fleet: &'a FleetView, id: &InstanceId) -> Option<&'a Slot> {
-    let home = fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
+    let home =
+        fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
     let mut candidates = home.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
     candidates.find(|(candidate, _)| *candidate.id == *id.as_str()).map(|(_, slot)| &**slot)
 }

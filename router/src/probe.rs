@@ -148,7 +148,8 @@ impl Inner {
 
     async fn judge(&self, response: Response<Incoming>) -> Result<(), Failed> {
         let status = response.status();
-        let expected = self.config.expected_codes.iter().any(|codes| codes.contain(status.as_u16()));
+        let expected =
+            self.config.expected_codes.iter().any(|codes| codes.contain(status.as_u16()));
         let wanted = self.config.expected_body.as_deref().filter(|_| expected);
         if expected && wanted.is_none() {
             return Ok(());

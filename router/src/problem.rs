@@ -70,9 +70,7 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Unknown(region) => {
-                Self::NotFound { what: "region", name: region.to_string() }
-            }
+            Refused::Unknown(region) => Self::NotFound { what: "region", name: region.to_string() },
             Refused::ToItself(_) => Self::BadRequest(refused.to_string()),
             Refused::NoTarget { .. } | Refused::Closed(_) | Refused::Unhealthy { .. } => {
                 Self::Conflict(refused.to_string())

@@ -1,11 +1,7 @@
 //! Following the shared state: what is registered and reported becomes snapshots, what is uploaded
 //! becomes versions. A store that is silent empties nothing: the last snapshot stays.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mrgc_fleet::{
     model::{EnclaveState, PoolId, RegionId, Standing, Timestamp},

@@ -26,9 +26,14 @@ const MAX_DRAINS: usize = 32;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Deed {
     /// Its probes fail: drain the instance, and ask for another in its place.
-    Replace { instance: Arc<Standing>, reason: String },
+    Replace {
+        instance: Arc<Standing>,
+        reason: String,
+    },
     /// An instance that a router drained passes its probes again: let it serve.
-    Release { instance: Arc<Standing> },
+    Release {
+        instance: Arc<Standing>,
+    },
     Record(RegionRecord),
     Event(FailoverEvent),
 }
@@ -61,12 +66,16 @@ impl Ledger {
         self.wished.retain(|_, (_, at_ms)| now_ms < *at_ms + SHOWN_WITHIN_MS);
         let mut pools: BTreeMap<&PoolId, Ward<'_>> = BTreeMap::new();
         let mut deeds = Vec::new();
-        for (standing, condition) in instances.iter().filter(|(standing, _)| tally::counts(standing)) {
+        for (standing, condition) in
+            instances.iter().filter(|(standing, _)| tally::counts(standing))
+        {
             let ward = pools.entry(&standing.registration.pool).or_default();
             ward.instances += 1;
             match condition {
                 Condition::Failing { reason } => ward.failing.push((standing, reason)),
-                Condition::Well if is_drained(standing) && self.is_new(standing, DesiredState::Serving) => {
+                Condition::Well
+                    if is_drained(standing) && self.is_new(standing, DesiredState::Serving) =>
+                {
                     self.wish(standing, DesiredState::Serving, now_ms);
                     deeds.push(Deed::Release { instance: Arc::clone(standing) });
                 }
@@ -76,7 +85,10 @@ impl Ledger {
         for ward in pools.values().filter(|ward| ward.may_be_drained(max_share)) {
             for (standing, reason) in &ward.failing {
                 let serves = standing.lifecycle() == Lifecycle::Available;
-                if serves && self.is_new(standing, DesiredState::Draining) && deeds.len() < MAX_DRAINS {
+                if serves
+                    && self.is_new(standing, DesiredState::Draining)
+                    && deeds.len() < MAX_DRAINS
+                {
                     self.wish(standing, DesiredState::Draining, now_ms);
                     let (instance, reason) = (Arc::clone(standing), (*reason).to_owned());
                     deeds.push(Deed::Replace { instance, reason });
@@ -131,8 +143,7 @@ impl Ward<'_> {
     /// Where much of a pool fails, replacing it would not help: it is the network, the probes' own way, or
     /// what they all run. One may always be replaced.
     fn may_be_drained(&self, max_share: f64) -> bool {
-        self.failing.len() <= 1
-            || self.failing.len() as f64 <= self.instances as f64 * max_share
+        self.failing.len() <= 1 || self.failing.len() as f64 <= self.instances as f64 * max_share
     }
 }
 

@@ -197,7 +197,8 @@ fn the_clouds_word_fails_an_instance_until_it_is_taken_back() {
     assert_eq!(rig.ready(), 4);
     rig.pass(SECOND, &[], &[]);
     let deeds = rig.deeds();
-    let wanted = |deed: &Deed| matches!(deed, Deed::Replace { reason: said, .. } if *said == reason);
+    let wanted =
+        |deed: &Deed| matches!(deed, Deed::Replace { reason: said, .. } if *said == reason);
     assert!(deeds.iter().any(wanted), "{deeds:?}");
     rig.monitor.impaired(BTreeMap::new());
     assert_eq!(rig.ready(), 5);

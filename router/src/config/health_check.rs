@@ -1,6 +1,8 @@
 //! How the fleet is watched: probes of this region's agents, heartbeats, pings of other regions' routers.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use http::{HeaderName, HeaderValue};
 use mrgc_fleet::health::{PeerConfig, ProbeConfig};
@@ -180,7 +182,9 @@ impl TryFrom<String> for Codes {
                 .map(|(first, last)| first..=last),
             (None, None) => code(&text).map(|code| code..=code),
         };
-        range.map(Self).ok_or_else(|| format!("`{text}` is no status code, as in 200, 2xx or 200-204"))
+        range
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is no status code, as in 200, 2xx or 200-204"))
     }
 }
 

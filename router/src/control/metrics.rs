@@ -135,7 +135,11 @@ fn requests(text: &mut Exposition, context: &Context) {
             "Attempts given up because who they waited for was gone.",
             totals.abandoned,
         ),
-        ("mrgc_router_trials_total", "Attempts that tried out an ejected candidate.", totals.trials),
+        (
+            "mrgc_router_trials_total",
+            "Attempts that tried out an ejected candidate.",
+            totals.trials,
+        ),
         ("mrgc_router_moved_total", "Requests moved away from a region that fails.", totals.moved),
         ("mrgc_router_shed_total", "Requests that no region had room for.", totals.shed),
         (

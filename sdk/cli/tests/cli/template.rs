@@ -277,7 +277,10 @@ fn only_routers_read_instance_status_and_call_instances_unhealthy() {
     for (action, resource) in expected {
         let of_action: Vec<_> = statements(router).filter(|s| s["Action"] == action).collect();
         assert_eq!(of_action.len(), 1, "{action}");
-        assert_eq!((&of_action[0]["Effect"], &of_action[0]["Resource"]), (&json!("Allow"), &resource));
+        assert_eq!(
+            (&of_action[0]["Effect"], &of_action[0]["Resource"]),
+            (&json!("Allow"), &resource)
+        );
         let tls = json!({"Bool": {"aws:SecureTransport": "true"}});
         assert_eq!(of_action[0]["Condition"], tls, "{action}");
     }
