@@ -57,7 +57,7 @@ pub const CAST: [Part; 6] = [
 const ROUTES: &str = r#"
 [health_check]
 interval_seconds = 1.0
-timeout_seconds = 2.0
+timeout_seconds = 1.0
 failure_threshold = 2
 stale_after_seconds = 6.0
 

@@ -9,8 +9,7 @@ use crate::{
     router::Router,
 };
 
-/// After an order was lifted, until it is told apart from evidence again: as long as every router takes to
-/// hear of it.
+/// How long before a fall an order may have been its cause: as long as every router takes to hear of it.
 const ORDER_MS: u64 = 30_000;
 /// Sums of steps are not exact.
 const NEAR: f64 = 1e-6;
@@ -30,6 +29,8 @@ pub(super) struct Sights {
 struct Sight {
     rose_ms: Option<u64>,
     fell_ms: Option<u64>,
+    /// The same in virtual time, at the latest.
+    fell_at_ms: u64,
     /// Since when it has held the lease without a break: nobody else's word binds it.
     led_ms: Option<u64>,
 }
@@ -113,7 +114,7 @@ impl Watch {
             self.check(!is_early, "a step lasts as long as configured", told);
         }
         let is_better = share > share_before || to.severity() < from.severity();
-        let is_by_evidence = self.is_by_evidence(&sight, about, at_ms);
+        let is_by_evidence = self.is_by_evidence(&sight, about);
         if is_better && is_by_evidence && !is_pinned {
             let is_early =
                 sight.fell_ms.is_some_and(|fell_ms| now_ms < fell_ms + thresholds.hold_ms);
@@ -130,14 +131,14 @@ impl Watch {
             sight.rose_ms = Some(told_ms);
         }
         if share < share_before {
-            sight.fell_ms = Some(told_ms);
+            (sight.fell_ms, sight.fell_at_ms) = (Some(told_ms), at_ms);
         }
     }
 
     /// Whether nobody's order and nobody else's word has had a part in the region's state since it fell.
-    fn is_by_evidence(&self, sight: &Sight, about: usize, at_ms: u64) -> bool {
-        let is_ordered =
-            self.regions.ordered_ms[about].is_some_and(|ordered_ms| at_ms < ordered_ms + ORDER_MS);
+    fn is_by_evidence(&self, sight: &Sight, about: usize) -> bool {
+        let ordered_ms = self.regions.ordered_ms[about];
+        let is_ordered = ordered_ms.is_some_and(|ordered| ordered + ORDER_MS > sight.fell_at_ms);
         let has_led = match (sight.led_ms, sight.fell_ms) {
             (Some(led_ms), Some(fell_ms)) => led_ms < fell_ms,
             _ => false,
