@@ -33,7 +33,9 @@ struct Inner {
     pages: BTreeMap<String, String>,
     /// Requests that are throttled before one is answered.
     throttled: u32,
+    /// Tokens that were given, and how many of them have ended: as EC2's, one does not end another.
     tokens: u32,
+    ended: u32,
     asked: Vec<String>,
 }
 
@@ -75,9 +77,10 @@ impl Imds {
         self.inner.lock().unwrap().pages.remove(path);
     }
 
-    /// The token that was given ends now.
+    /// The tokens that were given end now.
     pub(crate) fn end_token(&self) {
-        self.inner.lock().unwrap().tokens += 1;
+        let mut inner = self.inner.lock().unwrap();
+        inner.ended = inner.tokens;
     }
 
     pub(crate) fn throttle(&self, requests: u32) {
@@ -134,8 +137,9 @@ async fn answer(
             _ => StatusCode::BAD_REQUEST.into_response(),
         },
         (Method::GET, path) => {
-            let current = format!("token-{}", inner.tokens);
-            if headers.get(TOKEN).is_none_or(|token| token != current.as_str()) {
+            let token = headers.get(TOKEN).and_then(|token| token.to_str().ok());
+            let number = token.and_then(|token| token.strip_prefix("token-")?.parse::<u32>().ok());
+            if !number.is_some_and(|n| n > inner.ended && n <= inner.tokens) {
                 return StatusCode::UNAUTHORIZED.into_response();
             }
             let page = inner.pages.get(path).cloned();

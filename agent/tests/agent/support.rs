@@ -195,7 +195,8 @@ pub(crate) fn nvml_double() -> PathBuf {
 
 impl Agent {
     pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
-        self.http.get(format!("http://{}{path}", self.address)).send().await.unwrap()
+        let response = self.http.get(format!("http://{}{path}", self.address)).send().await;
+        response.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
     pub(crate) async fn post(&self, path: &str) -> (u16, Value) {
