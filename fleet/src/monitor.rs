@@ -22,7 +22,9 @@ use std::{
 };
 
 use crate::{
-    failover::{Evidence, FailoverEvent, Handler, Output, RegionOrder, RegionRecord, Thresholds},
+    failover::{
+        Evidence, FailoverEvent, Handler, MAX_EVENTS, Output, RegionOrder, RegionRecord, Thresholds,
+    },
     health::{Freshness, PeerConfig, Peers, ProbeConfig, ProbeResult, Probes, Verdict},
     model::{InstanceId, Lifecycle, Region, RegionId, Standing, Timestamp},
     snapshot::{Builder, Member, Seen, Snapshot},
@@ -32,8 +34,6 @@ use deeds::Ledger;
 pub use deeds::{Deed, Epochs};
 use tally::{Tallies, Tally};
 
-/// Failovers' events that wait to be written; the oldest goes first.
-const MAX_EVENTS: usize = 256;
 const REMEDIES_EVERY_MS: u64 = 1_000;
 
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ pub struct Monitor {
     ejected: u32,
     /// Since when there has been a sign of trouble in a region, for how long its failover took.
     signs: BTreeMap<RegionId, u64>,
-    /// Of failovers, until they are written under a lease.
+    /// Of failovers, until they are written under a lease; at [`MAX_EVENTS`] the oldest goes.
     events: VecDeque<FailoverEvent>,
     /// The epoch whose holder, this router, knows what those before it have written.
     restored: Option<u64>,
@@ -251,13 +251,10 @@ impl Monitor {
     }
 
     /// A ping ended: its round trip, or `None` where it failed.
-    pub fn pinged(&mut self, region: &RegionId, number: u64, rtt_ms: Option<f64>, now_ms: u64) {
+    pub fn pinged(&mut self, region: &RegionId, number: u64, rtt_ms: Option<f64>) {
         let change = match rtt_ms {
             Some(rtt_ms) => self.peers.pong(region, number, rtt_ms),
-            None => {
-                self.signs.entry(region.clone()).or_insert(now_ms);
-                self.peers.miss(region, number)
-            }
+            None => self.peers.miss(region, number),
         };
         self.is_changed |= change.is_some();
     }

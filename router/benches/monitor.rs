@@ -139,7 +139,7 @@ impl Watch {
             self.monitor.probed(&id, ProbeResult::Passed, true, now_ms);
         }
         for ping in self.monitor.pings_due(now_ms) {
-            self.monitor.pinged(&ping.region, ping.number, Some(20.0), now_ms);
+            self.monitor.pinged(&ping.region, ping.number, Some(20.0));
         }
         black_box(self.monitor.evaluate(1, now_ms, at));
         black_box(self.monitor.deeds(Epochs { health: Some(1), failover: Some(1) }, now_ms, at));

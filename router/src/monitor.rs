@@ -19,7 +19,7 @@ use mrgc_fleet::{
     health::ProbeResult,
     model::{InstanceId, RegionId},
     monitor::{Monitor, PingDue, ProbeDue, Reading, Settings},
-    snapshot::{Level, Snapshot},
+    snapshot::{Candidate, Level, Snapshot},
 };
 use tokio::sync::mpsc;
 
@@ -208,7 +208,7 @@ impl Shell {
             }
             Event::Pinged { region, number, pong } => {
                 let rtt_ms = pong.as_ref().map(|pong| pong.rtt_ms);
-                monitor.pinged(&region, number, rtt_ms, now_ms);
+                monitor.pinged(&region, number, rtt_ms);
                 if let Some(pong) = pong {
                     let known = self.observer.attested_pools.entry(region).or_default();
                     self.is_stale |= *known != pong.attested_pools;
@@ -313,10 +313,7 @@ fn tell(output: &Output) {
 /// Instances of home that would take requests, had live ones not ejected them. One whose time is over counts
 /// as well until it is tried: where its region gets no requests, nothing else would ever bring it back.
 fn ejected_at_home(fleet: &FleetView, now_ms: u64) -> u32 {
-    let home =
-        fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
-    let candidates = home.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
-    let ejected = candidates.filter(|(c, slot)| c.ready && slot.is_shut_out(now_ms));
+    let ejected = at_home(fleet).filter(|(c, slot)| c.ready && slot.is_shut_out(now_ms));
     ejected.count() as u32
 }
 
@@ -330,8 +327,12 @@ fn mask_peers(monitor: &Monitor, fleet: &FleetView) {
 }
 
 fn slot<'a>(fleet: &'a FleetView, id: &InstanceId) -> Option<&'a Slot> {
-    let home =
-        fleet.snapshot.views().filter(|v| v.key.region.as_ref() == Some(&fleet.snapshot.home));
-    let mut candidates = home.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
+    let mut candidates = at_home(fleet);
     candidates.find(|(candidate, _)| *candidate.id == *id.as_str()).map(|(_, slot)| &**slot)
+}
+
+fn at_home(fleet: &FleetView) -> impl Iterator<Item = (&Candidate, &Arc<Slot>)> {
+    let home = Some(&fleet.snapshot.home);
+    let views = fleet.snapshot.views().filter(move |view| view.key.region.as_ref() == home);
+    views.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)))
 }

@@ -125,13 +125,16 @@ fn pause(interval: Duration, failures: u32) -> Duration {
 pub fn publish(conductor: &Handle, health: &HealthBoard, snapshot: Snapshot) {
     health.set("fleet", fleet_check(&snapshot));
     health.set_attested_pools(attested_pools(&snapshot));
-    let current = conductor.fleet();
-    let unchanged = same(current.snapshot.shared_views(), snapshot.shared_views())
-        && same(&current.snapshot.instances, &snapshot.instances)
-        && current.snapshot.regions == snapshot.regions;
-    if !unchanged {
+    if !says_the_same(&conductor.fleet().snapshot, &snapshot) {
         conductor.publish(snapshot);
     }
+}
+
+fn says_the_same(old: &Snapshot, new: &Snapshot) -> bool {
+    same(old.shared_views(), new.shared_views())
+        && same(&old.instances, &new.instances)
+        && old.regions == new.regions
+        && old.steering == new.steering
 }
 
 /// Whether all are the same allocations.
@@ -188,5 +191,55 @@ pub fn static_state(config: &Config) -> Reading {
         regions: config.regions.clone(),
         standings: config.instances.iter().map(standing).collect(),
         ..Reading::default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use mrgc_fleet::{
+        failover::{RegionOrder, Strategy, Thresholds, Wish},
+        model::Stamp,
+        monitor::{Monitor, Settings},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_share_that_changes_is_news_though_nothing_else_does() {
+        let text = r#"
+            region = "us"
+            regions = [{ region_id = "us", endpoint = "http://us:8000" }]
+            instances = [{ id = "i-1", region = "us", pool = "p", address = "a:1" }]
+        "#;
+        let config = Config::read("router.toml", text, []).unwrap();
+        let settings = Settings {
+            home: config.home(),
+            router: "us-1".to_owned(),
+            stale_after_ms: u64::MAX,
+            probes: config.health_check.probes(),
+            peers: config.health_check.peers(),
+            thresholds: Thresholds::default(),
+            max_drained_share: 1.0,
+        };
+        let mut monitor = Monitor::new(settings, Timestamp(0));
+        monitor.read(static_state(&config), 1_000, 0);
+        let see = |monitor: &mut Monitor| {
+            monitor.evaluate(0, 0, Timestamp(0));
+            monitor.compose(Timestamp(0), Arc::clone)
+        };
+        let (first, second) = (see(&mut monitor), see(&mut monitor));
+        assert!(says_the_same(&first, &second));
+        let order = RegionOrder {
+            region: "us".into(),
+            wish: Wish::FailOver { to: None, strategy: Strategy::Immediate },
+            reason: None,
+            operator: None,
+            at: Timestamp(0),
+            writer_region: "us".into(),
+            stamp: Stamp::default(),
+        };
+        monitor.order(order, 0);
+        assert!(!says_the_same(&second, &see(&mut monitor)));
     }
 }

@@ -63,7 +63,7 @@ impl Rig {
             }
             for PingDue { region, number, .. } in self.monitor.pings_due(self.now_ms) {
                 if !silent.contains(&region.as_str()) {
-                    self.monitor.pinged(&region, number, Some(10.0), self.now_ms);
+                    self.monitor.pinged(&region, number, Some(10.0));
                 }
             }
             for ProbeDue { id, .. } in self.monitor.probes_due(self.now_ms) {

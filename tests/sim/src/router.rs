@@ -182,7 +182,7 @@ impl World {
         let router = &mut self.routers[no];
         let now_ms = router.clock.now_ms(self.now_ms);
         let rtt_ms = answered.then(|| now_ms.saturating_sub(sent_ms) as f64);
-        router.monitor.pinged(&self.plan.regions[region].id, number, rtt_ms, now_ms);
+        router.monitor.pinged(&self.plan.regions[region].id, number, rtt_ms);
         if !answered {
             self.evaluate(no);
         }
