@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::steps::Steps;
-use crate::{policies, wasm, workspace};
+use crate::{pgo, policies, wasm, workspace};
 
 /// The packagers, as crates with their versions.
 const PACKAGERS: [(&str, &str); 2] = [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1")];
@@ -39,6 +39,8 @@ pub(crate) struct Args {
     /// and with debootstrap, rpm and systemd-container all of it
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    pgo: pgo::Args,
 }
 
 /// A program that is packaged. Its name is the package's, the service's and the user's.
@@ -68,9 +70,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let steps = Steps::new(out.join("dist.log"))?;
     let packagers = packagers(&steps)?;
     if !args.no_build {
-        build(&steps, &args.profile)?;
+        build(&steps, &args)?;
     }
-    let programs = programs(&args.profile)?;
+    let programs = workspace::programs(&args.profile)?;
     let mut packed = Vec::new();
     for package in PACKAGES {
         let staged = out.join("staged").join(package.name);
@@ -102,27 +104,20 @@ fn packagers(steps: &Steps) -> Result<PathBuf> {
     Ok(root.join("bin"))
 }
 
-fn build(steps: &Steps, profile: &str) -> Result<()> {
+/// Each program alone, so that none has features in it that another one wants.
+fn build(steps: &Steps, args: &Args) -> Result<()> {
+    let profile = &args.profile;
     steps.say("building the policies");
     policies::build_stock(&wasm::find_or_make()?)?;
-    let mut cargo = workspace::cargo("build");
-    cargo.args(["--locked", "--bins", "--profile", profile]);
-    for package in PACKAGES {
-        cargo.args(["--package", package.name]);
+    for Package { name, .. } in PACKAGES {
+        if name == pgo::PROGRAM && profile == "dist" && pgo::build(&args.pgo, steps)? {
+            continue;
+        }
+        let mut cargo = workspace::cargo("build");
+        cargo.args(["--locked", "--bins", "--profile", profile, "--package", name]);
+        steps.run(&format!("building {name}, profile {profile}"), &mut cargo, BUILD_LIMIT)?;
     }
-    steps.run(&format!("building the programs, profile {profile}"), &mut cargo, BUILD_LIMIT)
-}
-
-/// Where cargo puts the programs of a profile.
-fn programs(profile: &str) -> Result<PathBuf> {
-    let mut metadata = workspace::cargo("metadata");
-    let output = metadata.args(["--no-deps", "--format-version", "1"]).output();
-    let output = output.context("cannot start cargo")?;
-    ensure!(output.status.success(), "`cargo metadata` failed ({})", output.status);
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let target =
-        metadata["target_directory"].as_str().context("`cargo metadata` names no target")?;
-    Ok(Path::new(target).join(if profile == "dev" { "debug" } else { profile }))
+    Ok(())
 }
 
 /// Packages that are not `for_use` are compressed less, and that quickly.

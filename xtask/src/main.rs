@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod deploy;
 mod dist;
+mod pgo;
 mod policies;
 mod sim;
 mod steps;
@@ -34,6 +35,8 @@ Examples:
   cargo xtask bench               score calls, decisions, proxied requests, against their peers
   cargo xtask bench policy        only the score calls
   cargo xtask bench agent         what an agent costs its machine
+  cargo xtask bench proxy --no-pgo
+                                  the router as it is built once, in half the time
   cargo xtask dist                .deb and .rpm of the agent and the router, into target/dist-packages/
   cargo xtask dist --check        and installs, runs, upgrades and removes them in a root of their own
 

@@ -128,7 +128,7 @@ fn add_rustup_target(steps: &Steps) -> Result<WasmToolchain> {
 }
 
 /// What the workspace's ordinary rustc answers.
-fn rustc(args: &[&str]) -> Result<String> {
+pub(crate) fn rustc(args: &[&str]) -> Result<String> {
     let program = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut command = Command::new(program);
     command.args(args).current_dir(workspace::root());
@@ -136,7 +136,7 @@ fn rustc(args: &[&str]) -> Result<String> {
 }
 
 /// Runs a short command and gives its stdout.
-fn stdout(command: &mut Command) -> Result<String> {
+pub(crate) fn stdout(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(
         output.status.success(),

@@ -4,6 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::{Context, Result, ensure};
+
 /// The workspace's root folder.
 pub(crate) fn root() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -24,4 +26,16 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .arg(subcommand);
     command
+}
+
+/// Where cargo puts the programs of a profile.
+pub(crate) fn programs(profile: &str) -> Result<PathBuf> {
+    let mut metadata = cargo("metadata");
+    let output = metadata.args(["--no-deps", "--format-version", "1"]).output();
+    let output = output.context("cannot start cargo")?;
+    ensure!(output.status.success(), "`cargo metadata` failed ({})", output.status);
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let target =
+        metadata["target_directory"].as_str().context("`cargo metadata` names no target")?;
+    Ok(Path::new(target).join(if profile == "dev" { "debug" } else { profile }))
 }

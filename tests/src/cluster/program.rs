@@ -185,9 +185,13 @@ where
     }
 }
 
-/// The path of a program built beside this one.
+/// The path of a program built beside this one, or in the folder that `MRGC_PROGRAMS` names.
 pub fn binary_path(binary: &str) -> Result<PathBuf> {
-    let path = profile_folder()?.join(binary);
+    let folder = match std::env::var_os("MRGC_PROGRAMS") {
+        Some(folder) => folder.into(),
+        None => profile_folder()?,
+    };
+    let path = folder.join(binary);
     ensure!(path.exists(), "{} is not built: run `cargo build --workspace`", path.display());
     Ok(path)
 }
