@@ -18,7 +18,7 @@ mod outcome;
 mod peers;
 mod probes;
 
-pub use breaker::{Admission, Breaker, Change, EjectionConfig, Room, Standing};
+pub use breaker::{Admission, Breaker, BreakerState, Change, EjectionConfig, Room};
 pub use freshness::Freshness;
 pub use outcome::Outcome;
 pub use peers::{PeerChange, PeerConfig, Peers};

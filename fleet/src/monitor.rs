@@ -14,6 +14,7 @@
 //! router judges for itself, at once and by what it sees; a lease decides only who writes.
 
 mod deeds;
+mod reading;
 mod tally;
 
 use std::{
@@ -22,19 +23,23 @@ use std::{
 };
 
 use crate::{
-    failover::{
-        Evidence, FailoverEvent, Handler, MAX_EVENTS, Output, RegionOrder, RegionRecord, Thresholds,
-    },
+    failover::{Evidence, FailoverEvent, Handler, MAX_EVENTS, Output, RegionOrder, Thresholds},
     health::{Freshness, PeerConfig, Peers, ProbeConfig, ProbeResult, Probes, Verdict},
     model::{InstanceId, Lifecycle, Region, RegionId, Standing, Timestamp},
     snapshot::{Builder, Member, Seen, Snapshot},
 };
 
-use deeds::Ledger;
+use deeds::{Condition, Ledger};
 pub use deeds::{Deed, Epochs};
+pub use reading::Reading;
+use reading::{Heard, merged};
 use tally::{Tallies, Tally};
 
 const REMEDIES_EVERY_MS: u64 = 1_000;
+
+/// Shells turn at least this often. Where more time passes between two turns, this process was held up, as
+/// one is that is stopped or whose machine is suspended; and what nobody saw is no evidence.
+pub const LONGEST_TURN_MS: u64 = 2_000;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -50,17 +55,6 @@ pub struct Settings {
     pub max_drained_share: f64,
 }
 
-/// What was read of the store.
-#[derive(Clone, Debug, Default)]
-pub struct Reading {
-    pub regions: Vec<Region>,
-    /// One that did not change is the same allocation as before.
-    pub standings: Vec<Arc<Standing>>,
-    pub orders: Vec<RegionOrder>,
-    /// What the lease holder of this region says of each.
-    pub records: Vec<RegionRecord>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Monitor {
@@ -72,6 +66,7 @@ pub struct Monitor {
     builder: Builder,
     ledger: Ledger,
     regions: Vec<Region>,
+    /// By the instances' ids.
     heard: Vec<Heard>,
     /// By the cloud's word, with what is wrong.
     impaired: BTreeMap<InstanceId, String>,
@@ -86,34 +81,10 @@ pub struct Monitor {
     restored: Option<u64>,
     /// When home's instances are looked through next for some to drain or to release.
     remedies_ms: u64,
+    /// When it had its last turn.
+    turned_ms: Option<u64>,
     /// Something that a snapshot shows has changed since the last one.
     is_changed: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Condition<'a> {
-    Unknown,
-    Well,
-    Failing { reason: &'a str },
-}
-
-impl<'a> Condition<'a> {
-    fn new(impaired: Option<&'a String>, verdict: &'a Verdict) -> Self {
-        match (impaired, verdict) {
-            (Some(reason), _) | (None, Verdict::Unhealthy { reason, .. }) => {
-                Self::Failing { reason }
-            }
-            (None, Verdict::Healthy) => Self::Well,
-            (None, Verdict::Unknown) => Self::Unknown,
-        }
-    }
-}
-
-/// An instance as it was read.
-#[derive(Debug)]
-struct Heard {
-    standing: Arc<Standing>,
-    is_fresh: bool,
 }
 
 /// A probe to send.
@@ -152,6 +123,7 @@ impl Monitor {
             events: VecDeque::new(),
             restored: None,
             remedies_ms: 0,
+            turned_ms: None,
             is_changed: true,
             settings,
         }
@@ -159,6 +131,7 @@ impl Monitor {
 
     /// The store was read, as it is every `interval_ms`.
     pub fn read(&mut self, reading: Reading, interval_ms: u64, now_ms: u64) {
+        self.turn(now_ms);
         let Reading { regions, standings, orders, records } = reading;
         self.freshness.look(&standings, interval_ms, now_ms);
         let hear = |standing: Arc<Standing>| {
@@ -166,9 +139,10 @@ impl Monitor {
             Heard { standing, is_fresh }
         };
         self.heard = standings.into_iter().map(hear).collect();
+        self.heard.sort_by(|a, b| a.id().cmp(b.id()));
         let home = &self.settings.home;
         let probed = self.heard.iter().filter(|heard| is_probed(&heard.standing, home));
-        self.probes.keep(probed.map(|heard| &heard.standing.registration.id), now_ms);
+        self.probes.keep(probed.map(Heard::id), now_ms);
         let elsewhere = regions.iter().map(|r| &r.id).filter(|id| **id != self.settings.home);
         self.peers.keep(elsewhere, now_ms);
         self.handler.keep(regions.iter().map(|region| &region.id));
@@ -184,6 +158,7 @@ impl Monitor {
 
     /// An operator wants something of a region.
     pub fn order(&mut self, order: RegionOrder, now_ms: u64) {
+        self.turn(now_ms);
         self.handler.order(order, now_ms);
     }
 
@@ -203,8 +178,9 @@ impl Monitor {
     pub fn probes_due(&mut self, now_ms: u64) -> Vec<ProbeDue> {
         let due = self.probes.due(now_ms);
         let address = |id: InstanceId| {
-            let heard = self.heard.iter().find(|h| h.standing.registration.id == id)?;
-            Some(ProbeDue { id, address: heard.standing.registration.health_address.clone() })
+            let at = self.heard.binary_search_by(|heard| heard.id().cmp(&id)).ok()?;
+            let registration = &self.heard[at].standing.registration;
+            Some(ProbeDue { id, address: registration.health_address.clone() })
         };
         due.into_iter().filter_map(address).collect()
     }
@@ -267,6 +243,7 @@ impl Monitor {
     /// Judges the regions by all that is known. `ejected`: how many of home's ready instances live requests
     /// have ejected. Returns what has happened, for the log.
     pub fn evaluate(&mut self, ejected: u32, now_ms: u64, at: Timestamp) -> Vec<Output> {
+        self.turn(now_ms);
         self.peers.tick(now_ms);
         if ejected > 0 && self.ejected == 0 {
             self.signs.entry(self.settings.home.clone()).or_insert(now_ms);
@@ -321,6 +298,7 @@ impl Monitor {
 
     /// What the holder of the leases is to do now.
     pub fn deeds(&mut self, epochs: Epochs, now_ms: u64, at: Timestamp) -> Vec<Deed> {
+        self.turn(now_ms);
         self.handler.lead(epochs.failover, now_ms);
         let mut deeds = Vec::new();
         if epochs.health.is_some() && now_ms >= self.remedies_ms {
@@ -389,24 +367,21 @@ impl Monitor {
         })
     }
 
+    /// Time in which this process was held up is no region's good evidence: no hold, step or word runs out by
+    /// it.
+    fn turn(&mut self, now_ms: u64) {
+        let turned_ms = self.turned_ms.replace(now_ms).unwrap_or(now_ms);
+        let blind_ms = now_ms.saturating_sub(turned_ms).saturating_sub(LONGEST_TURN_MS);
+        if blind_ms > 0 {
+            self.handler.put_off(blind_ms);
+        }
+    }
+
     fn recount(&mut self) {
         let members: Vec<_> = self.members().collect();
         self.tallies = tally::tally(&members);
         self.is_changed = true;
     }
-}
-
-/// One order for each region: of several regions' opinions, those that do not count must not act for a moment.
-fn merged(orders: Vec<RegionOrder>) -> impl Iterator<Item = RegionOrder> {
-    let mut by_region: BTreeMap<RegionId, RegionOrder> = BTreeMap::new();
-    for order in orders {
-        let order = match by_region.remove(&order.region) {
-            Some(before) => before.merge(order),
-            None => order,
-        };
-        by_region.insert(order.region.clone(), order);
-    }
-    by_region.into_values()
 }
 
 /// Instances of home that have an agent to ask. One that drains or is quarantined has said what there is to

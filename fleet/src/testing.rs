@@ -1,8 +1,8 @@
 //! A fleet for tests, in as few words as a case needs: what is not said is ordinary and ready.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
-use proptest::{prelude::*, sample::subsequence};
+use proptest::{prelude::*, sample::subsequence, test_runner::TestCaseError};
 
 use crate::{
     guard::PlacementRule,
@@ -128,7 +128,7 @@ pub(crate) fn view(candidates: Vec<Candidate>) -> View {
 }
 
 /// Some of the names, maybe none.
-pub(crate) fn some<T: From<&'static str> + std::fmt::Debug>(
+pub(crate) fn some<T: From<&'static str> + Debug>(
     of: &'static [&'static str],
 ) -> impl Strategy<Value = Vec<T>> {
     subsequence(of, 0..=of.len()).prop_map(|chosen| names(&chosen))
@@ -193,4 +193,29 @@ pub(crate) fn some_candidates(most: usize) -> impl Strategy<Value = Vec<Candidat
         });
         named.collect()
     })
+}
+
+/// A few opinions, in two orders.
+pub(crate) fn some_in_two_orders<T: Clone + Debug>(
+    one: impl Strategy<Value = T>,
+) -> impl Strategy<Value = (Vec<T>, Vec<T>)> {
+    let some = prop::collection::vec(one, 1..6);
+    some.prop_flat_map(|some| (Just(some.clone()), Just(some).prop_shuffle()))
+}
+
+/// That it does not matter in which order, or how often, opinions are merged.
+pub(crate) fn merge_alike<T: Clone + Debug + PartialEq>(
+    (mut all, shuffled): (Vec<T>, Vec<T>),
+    merge: fn(T, T) -> T,
+) -> Result<(), TestCaseError> {
+    let merged = |all: &[T]| all.iter().cloned().reduce(merge);
+    let expected = merged(&all);
+    prop_assert_eq!(merged(&shuffled), expected.clone());
+    all.extend(shuffled);
+    prop_assert_eq!(merged(&all), expected.clone());
+    // Replicas that merged some already come to the same.
+    let (some, rest) = all.split_at(all.len() / 2);
+    let halves: Vec<_> = [merged(some), merged(rest)].into_iter().flatten().collect();
+    prop_assert_eq!(merged(&halves), expected);
+    Ok(())
 }

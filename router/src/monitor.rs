@@ -18,7 +18,7 @@ use mrgc_fleet::{
     failover::{FailoverEvent, Output, Transition},
     health::ProbeResult,
     model::{InstanceId, RegionId},
-    monitor::{Monitor, PingDue, ProbeDue, Reading, Settings},
+    monitor::{LONGEST_TURN_MS, Monitor, PingDue, ProbeDue, Reading, Settings},
     snapshot::{Candidate, Level, Snapshot},
 };
 use tokio::sync::mpsc;
@@ -45,7 +45,7 @@ const LEAST_BETWEEN_SNAPSHOTS: Duration = Duration::from_millis(250);
 
 /// The shell's sleeps. The shortest bounds how often it can turn for nothing.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(LONGEST_TURN_MS / 2);
 
 /// Something that happened.
 #[derive(Debug)]

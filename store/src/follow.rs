@@ -23,7 +23,8 @@
 //! registrations; one that leaves is missed by its report's tombstone, or by that list.
 //!
 //! All is eventually consistent but the few registrations that are read by key. An answer that is older than
-//! what is known is ignored. A refresh that fails changes nothing.
+//! what is known is ignored; so what was wanted of an instance counts until something later is, or until
+//! several refreshes in a row do not find it. A refresh that fails changes nothing.
 
 mod ledger;
 

@@ -158,9 +158,18 @@ async fn what_is_wanted_is_seen_at_the_next_look() {
     assert_eq!(follower.get(&"i-1".into()).unwrap().lifecycle(), Lifecycle::Draining);
     assert_as_listed(&follower, &store).await;
 
+    // A look that does not find it may be one at the past. One after the other is not, and until then it stays.
     store.forget_desired(&REGION.into(), &"i-1".into()).await.unwrap();
+    for _ in 0..4 {
+        assert!(follower.refresh().await.unwrap().is_empty());
+    }
     assert_eq!(follower.refresh().await.unwrap().changed, ids(&["i-1"]));
     assert_eq!(follower.get(&"i-1".into()).unwrap().lifecycle(), Lifecycle::Available);
+
+    // Whoever wants something of it now begins with the lowest stamp, and is heard at once.
+    store.desire(&wish(DesiredState::Quarantined)).await.unwrap();
+    assert_eq!(follower.refresh().await.unwrap().changed, ids(&["i-1"]));
+    assert_as_listed(&follower, &store).await;
     engine.stop().await;
 }
 

@@ -110,6 +110,11 @@ impl Handler {
         }
     }
 
+    /// Nobody looked for so long: what would have run out by then has as long to go as before.
+    pub fn put_off(&mut self, ms: u64) {
+        self.regions.values_mut().for_each(|watch| watch.put_off(ms));
+    }
+
     /// What is stored of past failovers, after a start, or on becoming the one who writes them.
     pub fn restore(&mut self, events: Vec<FailoverEvent>) {
         self.history.restore(events, self.thresholds.failover_timeout_ms);

@@ -109,6 +109,13 @@ impl Judge {
         }
     }
 
+    /// The hold that is under way ends so much later.
+    pub fn put_off(&mut self, ms: u64) {
+        if let Some(better) = &mut self.better {
+            better.since_ms = better.since_ms.saturating_add(ms);
+        }
+    }
+
     /// When the state improves if the evidence stays.
     pub fn next_ms(&self, thresholds: &Thresholds) -> Option<u64> {
         self.better.map(|better| better.since_ms.saturating_add(hold_ms(thresholds)))

@@ -109,6 +109,11 @@ impl Word {
         Bound::AtMost { rating: self.record.rating(), reason: self.record.told() }
     }
 
+    /// It counts for so much longer.
+    pub fn put_off(&mut self, ms: u64) {
+        self.got_ms = self.got_ms.saturating_add(ms);
+    }
+
     /// When it counts no more.
     pub fn ends_ms(&self) -> u64 {
         self.got_ms.saturating_add(RECORD_TTL_MS)

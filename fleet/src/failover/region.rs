@@ -190,6 +190,12 @@ impl RegionMachine {
         Some(self.change(rating, reason, now_ms))
     }
 
+    /// The hold and the step that are under way end so much later.
+    pub(super) fn put_off(&mut self, ms: u64) {
+        self.judge.put_off(ms);
+        self.stepped_ms = self.stepped_ms.map(|at_ms| at_ms.saturating_add(ms));
+    }
+
     /// When something changes by itself.
     pub fn next_ms(&self, thresholds: &Thresholds) -> Option<u64> {
         let step = (self.share < self.aim().share)

@@ -72,6 +72,14 @@ impl Watch {
         self.word.as_ref().map(|word| word.record.stamp)
     }
 
+    /// Holds, steps and the lease holder's word run out so much later. An operator's order runs on.
+    pub fn put_off(&mut self, ms: u64) {
+        self.machine.put_off(ms);
+        if let Some(word) = &mut self.word {
+            word.put_off(ms);
+        }
+    }
+
     /// Holds the region to what others say of it, and to what time brings.
     pub fn tick(&mut self, epoch: Option<u64>, now_ms: u64, thresholds: &Thresholds) {
         let order = self.given.as_ref().map(|given| given.bound(now_ms, thresholds));

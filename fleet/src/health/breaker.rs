@@ -127,7 +127,7 @@ pub enum Change {
 
 /// What a decision needs to know.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Standing {
+pub enum BreakerState {
     Healthy,
     /// Came back, and takes this share of the decisions that it could be part of.
     Ramping {
@@ -143,7 +143,7 @@ pub enum Standing {
     },
 }
 
-impl Standing {
+impl BreakerState {
     /// Whether it takes no request now.
     pub fn is_masked(self) -> bool {
         matches!(self, Self::Ejected { .. } | Self::Probing { room: false })
@@ -282,21 +282,23 @@ impl Breaker {
         }
     }
 
-    pub fn standing(&self, now_ms: u64, config: &EjectionConfig) -> Standing {
+    pub fn state(&self, now_ms: u64, config: &EjectionConfig) -> BreakerState {
         match self.state {
             State::Healthy { back: Some(back), .. } => {
                 let ramped = now_ms.saturating_sub(back.since_ms);
                 if ramped >= config.slow_start_ms {
-                    return Standing::Healthy;
+                    return BreakerState::Healthy;
                 }
                 let ramped = ramped as f64 / config.slow_start_ms as f64;
                 let floor = config.slow_start_floor;
-                Standing::Ramping { share: (floor + (1.0 - floor) * ramped) as f32 }
+                BreakerState::Ramping { share: (floor + (1.0 - floor) * ramped) as f32 }
             }
-            State::Healthy { back: None, .. } => Standing::Healthy,
-            State::Ejected { soft, until_ms } if now_ms < until_ms => Standing::Ejected { soft },
+            State::Healthy { back: None, .. } => BreakerState::Healthy,
+            State::Ejected { soft, until_ms } if now_ms < until_ms => {
+                BreakerState::Ejected { soft }
+            }
             State::Ejected { .. } | State::Probing { .. } => {
-                Standing::Probing { room: self.trials < config.trial_requests }
+                BreakerState::Probing { room: self.trials < config.trial_requests }
             }
         }
     }

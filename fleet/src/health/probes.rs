@@ -117,7 +117,8 @@ pub struct Probes {
     probed: BTreeMap<InstanceId, Probed>,
     /// When whose turn is, of those that are not being probed.
     schedule: BTreeSet<(u64, InstanceId)>,
-    under_way: u32,
+    /// Who is being probed, also who is forgotten meanwhile: its probe takes its place until it ends.
+    under_way: BTreeSet<InstanceId>,
 }
 
 #[derive(Debug)]
@@ -135,7 +136,12 @@ struct Probed {
 
 impl Probes {
     pub fn new(config: ProbeConfig) -> Self {
-        Self { config, probed: BTreeMap::new(), schedule: BTreeSet::new(), under_way: 0 }
+        Self {
+            config,
+            probed: BTreeMap::new(),
+            schedule: BTreeSet::new(),
+            under_way: BTreeSet::new(),
+        }
     }
 
     /// The instances to probe from now on. Those that are new come within one interval, each at a time of
@@ -155,14 +161,15 @@ impl Probes {
                 self.probed.insert(id.clone(), probed);
             } else if !self.probed.contains_key(id) {
                 let due_ms = now_ms + spread(id.as_str(), self.config.interval_ms);
-                self.schedule.insert((due_ms, id.clone()));
-                self.probed.insert(id.clone(), Probed::new(due_ms));
+                // One that is back before its probe ended is not probed twice at once.
+                let turn_ms = (!self.under_way.contains(id)).then_some(due_ms);
+                self.schedule.extend(turn_ms.map(|turn_ms| (turn_ms, id.clone())));
+                self.probed.insert(id.clone(), Probed { turn_ms, ..Probed::new(due_ms) });
             }
         }
         for (id, gone) in before {
-            match gone.turn_ms {
-                Some(turn_ms) => _ = self.schedule.remove(&(turn_ms, id)),
-                None => self.under_way -= 1,
+            if let Some(turn_ms) = gone.turn_ms {
+                self.schedule.remove(&(turn_ms, id));
             }
         }
     }
@@ -171,7 +178,7 @@ impl Probes {
     /// [`Self::handle`].
     pub fn due(&mut self, now_ms: u64) -> Vec<InstanceId> {
         let mut due = Vec::new();
-        while self.under_way < self.config.parallel
+        while !self.is_full()
             && self.schedule.first().is_some_and(|(turn_ms, _)| *turn_ms <= now_ms)
             && let Some((_, id)) = self.schedule.pop_first()
         {
@@ -180,7 +187,7 @@ impl Probes {
             if probed.retries == 0 {
                 probed.due_ms = self.config.after(probed.due_ms, now_ms);
             }
-            self.under_way += 1;
+            self.under_way.insert(id.clone());
             due.push(id);
         }
         due
@@ -188,8 +195,11 @@ impl Probes {
 
     /// When there is next something due; `None` where nobody is probed, or a probe must end first.
     pub fn next_ms(&self) -> Option<u64> {
-        let is_full = self.under_way >= self.config.parallel;
-        self.schedule.first().filter(|_| !is_full).map(|(due_ms, _)| *due_ms)
+        self.schedule.first().filter(|_| !self.is_full()).map(|(due_ms, _)| *due_ms)
+    }
+
+    fn is_full(&self) -> bool {
+        self.under_way.len() >= self.config.parallel as usize
     }
 
     /// A probe ended; returns the verdict if that changed it. `answered_since`: the instance answered
@@ -201,8 +211,10 @@ impl Probes {
         answered_since: bool,
         now_ms: u64,
     ) -> Option<Verdict> {
-        let probed = self.probed.get_mut(id).filter(|probed| probed.turn_ms.is_none())?;
-        self.under_way -= 1;
+        if !self.under_way.remove(id) {
+            return None;
+        }
+        let probed = self.probed.get_mut(id)?;
         let is_retried = result == ProbeResult::TimedOut
             && !answered_since
             && probed.retries < self.config.retries;

@@ -68,7 +68,11 @@ impl Desired {
     /// opinions are merged.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
-        if self.order(&other) == Ordering::Less { other } else { self }
+        if self.counts_over(&other) { self } else { other }
+    }
+
+    pub fn counts_over(&self, other: &Self) -> bool {
+        self.order(other) != Ordering::Less
     }
 
     /// Whether it is to leave what is stored as it is: what a person keeps out of service, no router changes
@@ -96,6 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::{merge_alike, some_in_two_orders};
 
     fn desired(epoch: u64, sequence: u64, state: DesiredState, writer: &str) -> Desired {
         Desired {
@@ -179,19 +184,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_and_repetition_do_not_matter(
-            (mut all, shuffled) in prop::collection::vec(any_desired(), 1..6)
-                .prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
-        ) {
-            let merged = |all: &[Desired]| all.iter().cloned().reduce(Desired::merge);
-            let expected = merged(&all);
-            prop_assert_eq!(merged(&shuffled), expected.clone());
-            all.extend(shuffled);
-            prop_assert_eq!(merged(&all), expected.clone());
-            // Replicas that merged some already come to the same.
-            let (some, rest) = all.split_at(all.len() / 2);
-            let halves: Vec<_> = [merged(some), merged(rest)].into_iter().flatten().collect();
-            prop_assert_eq!(merged(&halves), expected);
+        fn order_and_repetition_do_not_matter(all in some_in_two_orders(any_desired())) {
+            merge_alike(all, Desired::merge)?;
         }
     }
 }

@@ -8,9 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Condition, tally};
+use super::tally;
 use crate::{
     failover::{FailoverEvent, RegionRecord, RegionStatus},
+    health::Verdict,
     model::{DesiredState, InstanceId, Lifecycle, PoolId, RegionId, Stamp, Standing, Timestamp},
 };
 
@@ -45,6 +46,26 @@ pub struct Epochs {
     pub health: Option<u64>,
     /// To write what is found of the regions.
     pub failover: Option<u64>,
+}
+
+/// What probes and the cloud say of an instance.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Condition<'a> {
+    Unknown,
+    Well,
+    Failing { reason: &'a str },
+}
+
+impl<'a> Condition<'a> {
+    pub fn new(impaired: Option<&'a String>, verdict: &'a Verdict) -> Self {
+        match (impaired, verdict) {
+            (Some(reason), _) | (None, Verdict::Unhealthy { reason, .. }) => {
+                Self::Failing { reason }
+            }
+            (None, Verdict::Healthy) => Self::Well,
+            (None, Verdict::Unknown) => Self::Unknown,
+        }
+    }
 }
 
 /// What was done that the state may not show yet.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    failover::RegionState,
+    failover::{RegionState, Wish},
     model::{Desired, DesiredState},
     testing::{POOL, member, region, reporting},
 };
@@ -13,6 +13,7 @@ struct Rig {
     monitor: Monitor,
     standings: Vec<Arc<Standing>>,
     regions: Vec<Region>,
+    orders: Vec<RegionOrder>,
     now_ms: u64,
 }
 
@@ -35,6 +36,7 @@ impl Rig {
             monitor: Monitor::new(settings, Timestamp(0)),
             standings: standings.collect(),
             regions: instances.iter().map(|(id, _)| region(id)).collect(),
+            orders: Vec::new(),
             now_ms: 0,
         };
         rig.read();
@@ -46,6 +48,7 @@ impl Rig {
         let reading = Reading {
             regions: self.regions.clone(),
             standings: self.standings.clone(),
+            orders: self.orders.clone(),
             ..Reading::default()
         };
         self.monitor.read(reading, SECOND, self.now_ms);
@@ -166,6 +169,24 @@ fn a_single_instance_fails_is_drained_replaced_and_released_when_it_passes_again
 }
 
 #[test]
+fn each_instance_of_home_is_probed_at_its_own_address_in_whatever_order_they_were_read() {
+    let mut rig = Rig::new(&[("us", 40), ("ap", 3)]);
+    rig.standings.reverse();
+    rig.read();
+    let mut probed = Vec::new();
+    for _ in 0..300 {
+        rig.now_ms += 100;
+        for ProbeDue { id, address } in rig.monitor.probes_due(rig.now_ms) {
+            assert_eq!(address, format!("{id}.test:8080"));
+            rig.monitor.probed(&id, ProbeResult::Passed, false, rig.now_ms);
+            probed.push(id);
+        }
+    }
+    probed.sort_unstable();
+    assert!(probed.iter().eq(rig.monitor.home_instances()), "{probed:?}");
+}
+
+#[test]
 fn where_much_of_a_pool_fails_nobody_is_drained() {
     for (failing, drained) in [(1, 1), (3, 3), (4, 0), (10, 0)] {
         let mut rig = Rig::new(&[("us", 10)]);
@@ -235,6 +256,48 @@ fn a_region_whose_routers_fall_silent_is_failed_over_within_a_second() {
     }
     assert_eq!(shares, [0.0, 0.25, 0.5, 0.75, 1.0]);
     assert_eq!(rig.state("eu").0, RegionState::Normal);
+}
+
+/// A stopped process, or a machine that was suspended. Whatever it does first when it goes on, a region's way
+/// back takes as much time as ever in which it is looked at.
+#[test]
+fn while_a_router_is_held_up_no_region_comes_back() {
+    type Turn = fn(&mut Rig);
+    let firsts: [(&str, Turn); 4] = [
+        ("judges", |rig| _ = rig.evaluate(0)),
+        ("does its deeds", |rig| _ = rig.deeds()),
+        ("reads the store", Rig::read),
+        ("is given an order", |rig| rig.monitor.order(left_to_the_evidence("eu"), rig.now_ms)),
+    ];
+    for (first, go_on) in firsts {
+        let mut rig = Rig::new(&[("us", 3), ("eu", 3)]);
+        rig.orders = vec![left_to_the_evidence("eu")];
+        rig.pass(10 * SECOND, &[], &[]);
+        rig.pass(2 * SECOND, &["eu"], &[]);
+        for expected in [0.0, 0.25] {
+            assert_eq!(rig.state("eu").1, expected);
+            rig.pass(15 * SECOND, &[], &[]);
+            rig.now_ms += 60 * SECOND;
+            go_on(&mut rig);
+            rig.evaluate(0);
+            rig.pass(10 * SECOND, &[], &[]);
+            assert_eq!(rig.state("eu").1, expected, "it {first}, seen for 25 s");
+            rig.pass(6 * SECOND, &[], &[]);
+            assert_eq!(rig.state("eu").1, expected + 0.25, "it {first}, seen for 31 s");
+        }
+    }
+}
+
+fn left_to_the_evidence(region: &str) -> RegionOrder {
+    RegionOrder {
+        region: region.into(),
+        wish: Wish::Automatic,
+        reason: None,
+        operator: None,
+        at: Timestamp(0),
+        writer_region: "us".into(),
+        stamp: Default::default(),
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mrgc_fleet::{
-    health::{Admission, Breaker, Change, EjectionConfig, Outcome, Room, Standing},
+    health::{Admission, Breaker, BreakerState, Change, EjectionConfig, Outcome, Room},
     routing::Live,
 };
 use tokio::sync::{Notify, watch};
@@ -95,7 +95,7 @@ impl Slot {
     pub fn live(&self, now_ms: u64) -> Live {
         let (masked, share) = match self.held.load(Relaxed) {
             0 => (false, 1.0),
-            held => self.standing_of(held, now_ms),
+            held => self.mask_and_share(held, now_ms),
         };
         Live {
             in_flight: self.in_flight.load(Relaxed),
@@ -106,17 +106,17 @@ impl Slot {
     }
 
     #[cold]
-    fn standing_of(&self, held: u8, now_ms: u64) -> (bool, f32) {
-        let standing = self.standing(now_ms);
-        let masked = standing.is_masked() || held & UNREACHABLE != 0;
-        (masked, standing.share(&self.rules.ejection))
+    fn mask_and_share(&self, held: u8, now_ms: u64) -> (bool, f32) {
+        let state = self.state(now_ms);
+        let masked = state.is_masked() || held & UNREACHABLE != 0;
+        (masked, state.share(&self.rules.ejection))
     }
 
     /// By live requests alone.
-    fn standing(&self, now_ms: u64) -> Standing {
+    fn state(&self, now_ms: u64) -> BreakerState {
         match self.is(UNCLEAN) {
-            true => self.breaker().standing(now_ms, &self.rules.ejection),
-            false => Standing::Healthy,
+            true => self.breaker().state(now_ms, &self.rules.ejection),
+            false => BreakerState::Healthy,
         }
     }
 
@@ -150,12 +150,12 @@ impl Slot {
 
     /// Whether live requests keep it out, but for those that try it out.
     pub fn is_ejected(&self, now_ms: u64) -> bool {
-        matches!(self.standing(now_ms), Standing::Ejected { .. } | Standing::Probing { .. })
+        matches!(self.state(now_ms), BreakerState::Ejected { .. } | BreakerState::Probing { .. })
     }
 
     /// Whether its ejection lasts, so that nobody may even try it out.
     pub fn is_shut_out(&self, now_ms: u64) -> bool {
-        matches!(self.standing(now_ms), Standing::Ejected { .. })
+        matches!(self.state(now_ms), BreakerState::Ejected { .. })
     }
 
     /// Of a region: whether its routers answer pings.

@@ -9,6 +9,10 @@ use super::Changes;
 /// Reports without a registration that are remembered; above it, all are forgotten.
 const MAX_STRANGERS: usize = 10_000;
 
+/// Looks in a row that must not find an opinion any more before it counts no longer. One may be at a
+/// replica that lags, or at a moment before the opinion was written.
+const LOOKS_WITHOUT: u32 = 5;
+
 /// (generation, sequence): the higher pair is the later one.
 pub(super) type Fence = (u64, u64);
 
@@ -53,7 +57,7 @@ pub(super) struct Reading {
     pub(super) desired: HashMap<InstanceId, Desired>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     /// Its place among the standings.
     index: usize,
@@ -64,14 +68,35 @@ struct Known {
     report: Option<Fence>,
 }
 
-#[derive(Debug, Default)]
+/// What is wanted of an instance, by the latest opinion that was seen.
+#[derive(Clone, Debug)]
+struct Wanted {
+    desired: Desired,
+    /// Looks in a row that found an earlier one, or none.
+    looks_without: u32,
+}
+
+impl Wanted {
+    /// Whether it still counts after a look that found this.
+    fn outlasts(&mut self, found: Option<&Desired>) -> bool {
+        if found == Some(&self.desired) {
+            self.looks_without = 0;
+            return true;
+        }
+        self.looks_without += 1;
+        let is_later = found.is_some_and(|found| found.counts_over(&self.desired));
+        !is_later && self.looks_without < LOOKS_WITHOUT
+    }
+}
+
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     known: HashMap<InstanceId, Known>,
     /// By id; parallel to `known`'s indices.
     standings: Vec<Arc<Standing>>,
     /// Reports whose instance was looked up and is not registered: asked about again when they change.
     strangers: HashMap<InstanceId, Fence>,
-    desired: HashMap<InstanceId, Desired>,
+    wanted: HashMap<InstanceId, Wanted>,
 }
 
 impl Ledger {
@@ -223,7 +248,7 @@ impl Ledger {
     fn register(&mut self, partition: u32, registration: Registration, changes: &mut Changes) {
         let (id, generation) = (registration.id.clone(), registration.generation);
         self.strangers.remove(&id);
-        let desired = self.desired.get(&id).cloned();
+        let desired = self.desired(&id).cloned();
         let standing = || Arc::new(Standing { desired, ..Standing::new(registration, None) });
         match self.known.get_mut(&id) {
             Some(known) if generation == known.generation => {}
@@ -275,14 +300,30 @@ impl Ledger {
         }
     }
 
-    fn want(&mut self, desired: HashMap<InstanceId, Desired>, changes: &mut Changes) {
-        let lifted = self.desired.keys().filter(|id| !desired.contains_key(*id));
-        let wanted = desired.iter().filter(|(id, desired)| self.desired.get(*id) != Some(desired));
-        let differing: Vec<InstanceId> = lifted.chain(wanted.map(|(id, _)| id)).cloned().collect();
-        self.desired = desired;
+    fn desired(&self, id: &InstanceId) -> Option<&Desired> {
+        self.wanted.get(id).map(|wanted| &wanted.desired)
+    }
+
+    /// What was seen counts until something later is. Where looks in a row find something earlier, the
+    /// later one was forgotten, and stamps have begun anew.
+    fn want(&mut self, mut found: HashMap<InstanceId, Desired>, changes: &mut Changes) {
+        let mut differing = Vec::new();
+        self.wanted.retain(|id, wanted| {
+            let counts = wanted.outlasts(found.get(id));
+            if counts {
+                found.remove(id);
+            } else {
+                differing.push(id.clone());
+            }
+            counts
+        });
+        for (id, desired) in found {
+            differing.push(id.clone());
+            self.wanted.insert(id, Wanted { desired, looks_without: 0 });
+        }
         for id in differing {
             if let Some(known) = self.known.get(&id) {
-                let desired = self.desired.get(&id).cloned();
+                let desired = self.desired(&id).cloned();
                 Arc::make_mut(&mut self.standings[known.index]).desired = desired;
                 changes.changed.push(id);
             }

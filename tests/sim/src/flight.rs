@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use mrgc_fleet::{
-    health::{Admission, Breaker, Change, EjectionConfig, Outcome, Room, Standing},
+    health::{Admission, Breaker, BreakerState, Change, EjectionConfig, Outcome, Room},
     routing::Live,
     snapshot::{Level, Snapshot},
 };
@@ -64,8 +64,8 @@ impl Flight {
         if slot.breaker.is_clean() {
             return live;
         }
-        let standing = slot.breaker.standing(now_ms, config);
-        Live { masked: standing.is_masked(), share: standing.share(config), ..live }
+        let state = slot.breaker.state(now_ms, config);
+        Live { masked: state.is_masked(), share: state.share(config), ..live }
     }
 
     pub(crate) fn in_flight(&self, place: Place) -> u32 {
@@ -79,8 +79,8 @@ impl Flight {
     }
 
     pub(crate) fn is_ejected(&self, place: Place, now_ms: u64, config: &EjectionConfig) -> bool {
-        let standing = self.get(place).breaker.standing(now_ms, config);
-        matches!(standing, Standing::Ejected { .. })
+        let state = self.get(place).breaker.state(now_ms, config);
+        matches!(state, BreakerState::Ejected { .. })
     }
 
     /// An attempt begins, if it may.

@@ -49,6 +49,8 @@ pub(crate) struct Router {
     pub boot: u32,
     /// When it last ceased to run, in virtual time.
     pub left_ms: u64,
+    /// When it was last resumed after a pause, in virtual time.
+    pub resumed_ms: u64,
     pub monitor: Monitor,
     pub snapshot: Arc<Snapshot>,
     pub flight: Flight,
@@ -80,6 +82,7 @@ impl Router {
             clock,
             boot,
             left_ms: 0,
+            resumed_ms: 0,
             monitor,
             snapshot: snapshot.into(),
             flight: Flight::new(plan),
@@ -205,8 +208,7 @@ impl World {
         }
         let parallel = self.plan.probes().parallel as usize;
         let under_way = self.routers[no].probes.len();
-        // Those of instances that drain meanwhile end on their own.
-        self.watch.bounds(under_way <= 2 * parallel, "probes under way", under_way);
+        self.watch.bounds(under_way <= parallel, "probes under way", under_way);
     }
 
     /// A probe ended, in time or not.
@@ -238,6 +240,7 @@ impl World {
         let ejected = router.flight.ejected(&router.snapshot, now_ms, &self.plan);
         let at = router.clock.wall(self.now_ms);
         let mut lost = Vec::new();
+        self.watch.looks(router, self.now_ms);
         for output in router.monitor.evaluate(ejected, now_ms, at) {
             let Output::Changed { region, transition } = output else { continue };
             let Some(about) = self.plan.region(&region) else { continue };

@@ -165,7 +165,9 @@ impl Watch {
             });
         };
         let lifecycle = known.standing.lifecycle();
-        let is_old = known.unwanted_ms.is_some_and(|since_ms| at_ms > since_ms + NEWS_MS);
+        // What it read just before a pause is published after it.
+        let since_ms = known.unwanted_ms.map(|since_ms| since_ms.max(router.resumed_ms));
+        let is_old = since_ms.is_some_and(|since_ms| at_ms > since_ms + NEWS_MS);
         self.check(!is_old, "no request to an instance that drains or is quarantined", || {
             format!("{} sends to i-{no}, which it knows to be {lifecycle}", router.node)
         });

@@ -1,6 +1,7 @@
 use proptest::{prelude::*, strategy::Strategy as _};
 
 use super::{Strategy, *};
+use crate::testing::{merge_alike, some_in_two_orders};
 
 fn order(epoch: u64, sequence: u64, wish: Wish, writer: &str) -> RegionOrder {
     RegionOrder {
@@ -141,17 +142,7 @@ fn any_order() -> impl proptest::strategy::Strategy<Value = RegionOrder> {
 
 proptest! {
     #[test]
-    fn order_and_repetition_do_not_matter(
-        (mut all, shuffled) in prop::collection::vec(any_order(), 1..6)
-            .prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
-    ) {
-        let merged = |all: &[RegionOrder]| all.iter().cloned().reduce(RegionOrder::merge);
-        let expected = merged(&all);
-        prop_assert_eq!(merged(&shuffled), expected.clone());
-        all.extend(shuffled);
-        prop_assert_eq!(merged(&all), expected.clone());
-        let (some, rest) = all.split_at(all.len() / 2);
-        let halves: Vec<_> = [merged(some), merged(rest)].into_iter().flatten().collect();
-        prop_assert_eq!(merged(&halves), expected);
+    fn order_and_repetition_do_not_matter(all in some_in_two_orders(any_order())) {
+        merge_alike(all, RegionOrder::merge)?;
     }
 }

@@ -82,13 +82,13 @@ fn who_cannot_be_connected_to_is_out_at_once_and_others_after_five_failures_in_a
 #[test]
 fn while_ejected_nothing_is_admitted_and_then_a_few_at_once() {
     let mut breaker = ejected(Unreachable, 0);
-    assert_eq!(breaker.standing(1_999, &CONFIG), Standing::Ejected { soft: false });
+    assert_eq!(breaker.state(1_999, &CONFIG), BreakerState::Ejected { soft: false });
     assert_eq!(breaker.admit(1_999, &CONFIG), Admission::No);
-    assert_eq!(breaker.standing(2_000, &CONFIG), Standing::Probing { room: true });
+    assert_eq!(breaker.state(2_000, &CONFIG), BreakerState::Probing { room: true });
     let admissions = [(); 5].map(|()| breaker.admit(2_000, &CONFIG));
     use Admission::{No, Trial};
     assert_eq!(admissions, [Trial, Trial, Trial, No, No]);
-    assert_eq!(breaker.standing(2_000, &CONFIG), Standing::Probing { room: false });
+    assert_eq!(breaker.state(2_000, &CONFIG), BreakerState::Probing { room: false });
 
     breaker.abandon(Trial);
     assert_eq!([(); 2].map(|()| breaker.admit(2_000, &CONFIG)), [Trial, No]);
@@ -103,12 +103,12 @@ fn three_answers_bring_it_back_and_it_starts_slowly() {
     let changes = [(); 3].map(|()| attempt(&mut breaker, Answered, 2_000));
     assert_eq!(changes, [Change::None, Change::None, Change::Rejoined]);
     for (at_ms, expected) in [
-        (2_000, Standing::Ramping { share: 0.1 }),
-        (17_000, Standing::Ramping { share: 0.55 }),
-        (31_999, Standing::Ramping { share: 0.99997 }),
-        (32_000, Standing::Healthy),
+        (2_000, BreakerState::Ramping { share: 0.1 }),
+        (17_000, BreakerState::Ramping { share: 0.55 }),
+        (31_999, BreakerState::Ramping { share: 0.99997 }),
+        (32_000, BreakerState::Healthy),
     ] {
-        assert_eq!(breaker.standing(at_ms, &CONFIG), expected, "{at_ms}");
+        assert_eq!(breaker.state(at_ms, &CONFIG), expected, "{at_ms}");
     }
     // It takes all that is sent there meanwhile: its share is the decision's to keep.
     assert_eq!(breaker.admit(2_000, &CONFIG), Admission::Yes);
@@ -188,7 +188,7 @@ fn it_is_not_clean_before_the_last_trial_has_ended() {
         attempt(&mut breaker, Answered, 2_000);
     }
     attempt(&mut breaker, Answered, 900_000);
-    assert_eq!(breaker.standing(900_000, &CONFIG), Standing::Healthy);
+    assert_eq!(breaker.state(900_000, &CONFIG), BreakerState::Healthy);
     assert!(!breaker.is_clean());
     breaker.handle(Answered, slow, PLENTY, 900_000, &CONFIG);
     assert!(breaker.is_clean());
@@ -199,25 +199,25 @@ fn an_answer_while_ejected_begins_the_trials_early() {
     let mut breaker = ejected(ServerError, 0);
     let change = breaker.handle(Answered, Admission::Yes, PLENTY, 10, &CONFIG);
     assert_eq!(change, Change::Probing);
-    assert_eq!(breaker.standing(10, &CONFIG), Standing::Probing { room: true });
+    assert_eq!(breaker.state(10, &CONFIG), BreakerState::Probing { room: true });
     // Answers to requests from before are no trials.
     for _ in 0..10 {
         assert_eq!(breaker.handle(Answered, Admission::Yes, PLENTY, 10, &CONFIG), Change::None);
     }
-    assert_eq!(breaker.standing(10, &CONFIG), Standing::Probing { room: true });
+    assert_eq!(breaker.state(10, &CONFIG), BreakerState::Probing { room: true });
 }
 
 #[test]
 fn what_began_before_the_ejection_says_nothing_new_when_it_fails() {
     let mut breaker = ejected(TimedOut, 0);
-    let before = breaker.standing(0, &CONFIG);
+    let before = breaker.state(0, &CONFIG);
     for outcome in [TimedOut, Broken, ServerError, Unreachable] {
         let change = breaker.handle(outcome, Admission::Yes, PLENTY, 1_000, &CONFIG);
         assert_eq!(change, Change::None, "{outcome:?}");
     }
-    assert_eq!(before, Standing::Ejected { soft: true });
+    assert_eq!(before, BreakerState::Ejected { soft: true });
     // But that it cannot be connected to makes room for another.
-    assert_eq!(breaker.standing(1_000, &CONFIG), Standing::Ejected { soft: false });
+    assert_eq!(breaker.state(1_000, &CONFIG), BreakerState::Ejected { soft: false });
     assert_eq!(breaker.admit(2_000, &CONFIG), Admission::Trial);
     // A timeout of long ago does not end the trials; that of a trial does.
     assert_eq!(breaker.handle(TimedOut, Admission::Yes, PLENTY, 2_000, &CONFIG), Change::None);
@@ -243,7 +243,7 @@ fn a_health_answer_that_lies_brings_nobody_back_whose_requests_fail() {
             served += 1;
             breaker.handle(ServerError, admission, PLENTY, now_ms, &CONFIG);
         }
-        assert!(!matches!(breaker.standing(now_ms, &CONFIG), Standing::Healthy), "{now_ms}");
+        assert!(!matches!(breaker.state(now_ms, &CONFIG), BreakerState::Healthy), "{now_ms}");
     }
     assert_eq!(probes.verdict(&id), &Verdict::Healthy);
     // One each time that an ejection was over: after 2, 4, 8, 16, 32 and then each 60 s.
@@ -254,8 +254,8 @@ fn a_health_answer_that_lies_brings_nobody_back_whose_requests_fail() {
 fn other_evidence_that_it_is_back_starts_it_slowly() {
     let mut breaker = Breaker::default();
     breaker.rejoin(1_000, &CONFIG);
-    assert_eq!(breaker.standing(1_000, &CONFIG), Standing::Ramping { share: 0.1 });
-    assert_eq!(breaker.standing(31_000, &CONFIG), Standing::Healthy);
+    assert_eq!(breaker.state(1_000, &CONFIG), BreakerState::Ramping { share: 0.1 });
+    assert_eq!(breaker.state(31_000, &CONFIG), BreakerState::Healthy);
     assert!(!breaker.is_clean());
     attempt(&mut breaker, Answered, 31_000);
     assert!(breaker.is_clean());
@@ -279,7 +279,7 @@ fn soft_ejected(instances: u32) -> u32 {
         }
     }
     let out =
-        |breaker: &&Breaker| breaker.standing(100, &CONFIG) == Standing::Ejected { soft: true };
+        |breaker: &&Breaker| breaker.state(100, &CONFIG) == BreakerState::Ejected { soft: true };
     pool.iter().filter(out).count() as u32
 }
 
@@ -303,7 +303,7 @@ fn where_there_is_no_room_who_cannot_be_connected_to_is_out_all_the_same() {
     assert_eq!(breaker.admit(2_000, &CONFIG), Admission::Trial);
     let change = breaker.handle(ServerError, Admission::Trial, NONE, 2_000, &CONFIG);
     assert_eq!(change, Change::None);
-    assert_eq!(breaker.standing(2_000, &CONFIG), Standing::Probing { room: true });
+    assert_eq!(breaker.state(2_000, &CONFIG), BreakerState::Probing { room: true });
     assert!(!breaker.takes_room());
 }
 
@@ -350,7 +350,7 @@ proptest! {
             let room = Room { taken, instances: 4 };
             match step {
                 Step::Begin => {
-                    let before = pool[i].standing(now_ms, &CONFIG);
+                    let before = pool[i].state(now_ms, &CONFIG);
                     let admission = pool[i].admit(now_ms, &CONFIG);
                     prop_assert_eq!(admission == Admission::No, before.is_masked());
                     prop_assert!(admission == Admission::No || now_ms >= out_until_ms[i]);
@@ -385,9 +385,9 @@ proptest! {
             for (breaker, under_way) in pool.iter().zip(&under_way) {
                 let trials = under_way.iter().filter(|a| **a == Admission::Trial).count();
                 prop_assert!(trials <= 3, "{trials} trials at once");
-                let standing = breaker.standing(now_ms, &CONFIG);
-                prop_assert!(!breaker.is_clean() || standing == Standing::Healthy);
-                prop_assert!((0.1..=1.0).contains(&standing.share(&CONFIG)));
+                let state = breaker.state(now_ms, &CONFIG);
+                prop_assert!(!breaker.is_clean() || state == BreakerState::Healthy);
+                prop_assert!((0.1..=1.0).contains(&state.share(&CONFIG)));
             }
             let taken = pool.iter().filter(|breaker| breaker.takes_room()).count();
             prop_assert!(taken <= 2, "{taken} of 4 are out for soft failures");

@@ -248,7 +248,7 @@ fn after_a_long_hold_up_nobody_is_probed_for_the_time_that_is_gone() {
 }
 
 #[test]
-fn the_gone_are_not_probed_and_what_is_under_way_for_them_is_in_nobodys_way() {
+fn the_gone_are_not_probed_and_what_is_under_way_for_them_counts_until_it_ends() {
     let config = ProbeConfig { parallel: 1, ..ProbeConfig::default() };
     let (mut probes, ids) = (Probes::new(config), ids(2));
     probes.keep(&ids, 0);
@@ -257,14 +257,27 @@ fn the_gone_are_not_probed_and_what_is_under_way_for_them_is_in_nobodys_way() {
     assert!(probes.due(60_000).is_empty());
     assert_eq!(probes.next_ms(), None);
     probes.keep([other], 60_000);
+    assert_eq!((probes.next_ms(), probes.due(60_000)), (None, vec![]));
+    assert_eq!(probes.handle(&first, refused(), false, 60_000), None);
     assert!(probes.next_ms().is_some_and(|at_ms| at_ms <= 60_000));
     assert_eq!(probes.due(60_000), std::slice::from_ref(other));
-    assert_eq!(probes.handle(&first, refused(), false, 60_000), None);
+    assert_eq!(probes.handle(&first, refused(), false, 60_000), None, "it ended before");
     assert!(probes.due(60_000).is_empty());
     probes.handle(other, ProbeResult::Passed, false, 60_000);
     probes.keep([], 60_000);
     assert_eq!((probes.next_ms(), probes.due(600_000).len()), (None, 0));
     assert_eq!(probes.verdict(other), &Verdict::Unknown);
+}
+
+#[test]
+fn one_that_goes_and_comes_back_is_not_probed_twice_at_once() {
+    let (mut probes, id) = one(ProbeConfig::default());
+    assert_eq!(probes.due(0), std::slice::from_ref(&id));
+    probes.keep([], 1_000);
+    probes.keep([&id], 2_000);
+    assert!(probes.due(300_000).is_empty());
+    probes.handle(&id, ProbeResult::Passed, false, 300_000);
+    assert_eq!(probes.due(300_000), std::slice::from_ref(&id));
 }
 
 #[derive(Clone, Debug)]
@@ -298,7 +311,6 @@ proptest! {
                 Step::Keep(who) => {
                     kept = all.iter().zip(who).filter(|(_, is_kept)| *is_kept).map(|(id, _)| id).collect();
                     probes.keep(kept.iter().copied(), now_ms);
-                    under_way.retain(|id| kept.contains(&id));
                 }
                 Step::Due => {
                     for id in probes.due(now_ms) {
@@ -319,7 +331,8 @@ proptest! {
                 Step::Wait(ms) => now_ms += ms,
             }
             prop_assert!(under_way.len() <= 3);
-            prop_assert_eq!(probes.schedule.len() + under_way.len(), kept.len());
+            let probed = under_way.iter().filter(|id| kept.contains(id)).count();
+            prop_assert_eq!(probes.schedule.len() + probed, kept.len());
         }
         for id in under_way {
             probes.handle(&id, ProbeResult::Passed, false, now_ms);

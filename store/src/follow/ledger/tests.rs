@@ -13,7 +13,7 @@ struct Stored {
     /// The last generation, and whether it is a tombstone.
     registration: Option<(u64, bool)>,
     report: Option<(Fence, Words)>,
-    desired: Option<DesiredState>,
+    desired: Option<(u64, DesiredState)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +39,7 @@ fn report(id: &str, fence: Fence, queue_depth: u32) -> Report {
     }
 }
 
-fn desired(id: &str, state: DesiredState) -> Desired {
+fn desired(id: &str, (sequence, state): (u64, DesiredState)) -> Desired {
     Desired {
         instance: id.into(),
         region: "r".into(),
@@ -49,7 +49,7 @@ fn desired(id: &str, state: DesiredState) -> Desired {
         automatic: false,
         at: Timestamp(0),
         writer_region: "r".into(),
-        stamp: Stamp { epoch: 0, sequence: 1 },
+        stamp: Stamp { epoch: 0, sequence },
     }
 }
 
@@ -88,7 +88,7 @@ impl World {
         let reading = Reading {
             registrations: registrations.collect(),
             reports: reports.collect(),
-            desired: wanted.map(|(id, state)| (id.into(), desired(id, state))).collect(),
+            desired: wanted.map(|(id, it)| (id.into(), desired(id, it))).collect(),
             plan,
         };
         ledger.apply(reading)
@@ -110,7 +110,7 @@ impl World {
                 Words::Queue(depth) => Some(self::report(id, fence, depth)),
                 _ => None,
             });
-            let desired = it.desired.map(|state| desired(id, state));
+            let desired = it.desired.map(|it| desired(id, it));
             Some(Standing { desired, ..Standing::new(registration(id, generation), report) })
         };
         self.0.iter().filter_map(standing).collect()
@@ -187,6 +187,38 @@ fn an_answer_that_is_older_than_what_is_known_is_ignored() {
     assert_eq!(ledger.standings()[0].report.as_ref().unwrap().sequence, 5);
 }
 
+/// What is wanted of the only instance after a look that finds this.
+fn wanted(ledger: &mut Ledger, found: Option<(u64, DesiredState)>) -> Option<(u64, DesiredState)> {
+    let stored = Stored { registration: Some((1, false)), desired: found, ..Stored::default() };
+    let before = ledger.standings().first().and_then(|it| it.desired.clone());
+    let changes = World(BTreeMap::from([("a", stored)])).refresh(ledger, true);
+    let after = ledger.standings()[0].desired.clone();
+    assert_eq!(changes.is_empty(), before == after, "{changes:?}");
+    after.map(|it| (it.stamp.sequence, it.state))
+}
+
+#[test]
+fn what_is_wanted_counts_until_something_later_is_or_looks_in_a_row_do_not_find_it() {
+    use DesiredState::{Draining, Quarantined, Serving};
+    let (last, later) = (Some((7, Quarantined)), Some((8, Serving)));
+    for earlier in [None, Some((6, Serving)), Some((0, Draining)), Some((7, Draining))] {
+        let mut ledger = Ledger::default();
+        assert_eq!(wanted(&mut ledger, last), last);
+        for _ in 0..3 {
+            for _ in 1..LOOKS_WITHOUT {
+                assert_eq!(wanted(&mut ledger, earlier), last, "{earlier:?}");
+            }
+            assert_eq!(wanted(&mut ledger, last), last, "found again, it counts from the start");
+        }
+        for _ in 1..LOOKS_WITHOUT {
+            assert_eq!(wanted(&mut ledger, earlier), last);
+        }
+        assert_eq!(wanted(&mut ledger, earlier), earlier, "it was forgotten");
+        assert_eq!(wanted(&mut ledger, later), later, "at once");
+        assert_eq!(wanted(&mut ledger, last), later);
+    }
+}
+
 #[test]
 fn a_report_without_a_registration_is_asked_about_once() {
     let mut ledger = Ledger::default();
@@ -228,15 +260,23 @@ fn change(stored: &mut Stored, what: u8, depth: u32) {
             stored.registration = Some((generation, true));
         }
         7 => stored.registration = None,
-        8 => stored.desired = Some(DesiredState::Quarantined),
+        8 => {
+            let state = if depth == 0 { DesiredState::Serving } else { DesiredState::Quarantined };
+            stored.desired = Some((stored.desired.map_or(0, |(last, _)| last + 1), state));
+        }
         9 => stored.desired = None,
         _ => {}
     }
 }
 
+/// What the instances say of themselves.
+fn themselves(standings: Vec<Standing>) -> Vec<Standing> {
+    standings.into_iter().map(|standing| Standing { desired: None, ..standing }).collect()
+}
+
 proptest! {
-    /// Whatever happens between two looks, a look that lists all sees what a whole listing would; and the
-    /// changes account for every difference.
+    /// Whatever happens between two looks, a look that lists all sees what a whole listing would, but for
+    /// what is not wanted any more: that takes a few looks. And the changes account for every difference.
     #[test]
     fn following_comes_to_the_same_as_listing(
         steps in prop::collection::vec((prop::collection::vec(happens(), 0..4), any::<bool>()), 1..40),
@@ -253,8 +293,15 @@ proptest! {
             let after: BTreeMap<_, _> =
                 ledger.standings().iter().map(|s| (s.registration.id.clone(), s.clone())).collect();
             if list {
-                let found: Vec<Standing> = after.values().map(|s| (**s).clone()).collect();
-                prop_assert_eq!(found, world.standings());
+                let found = |ledger: &Ledger| -> Vec<Standing> {
+                    ledger.standings().iter().map(|s| (**s).clone()).collect()
+                };
+                prop_assert_eq!(themselves(found(&ledger)), themselves(world.standings()));
+                let mut settled = ledger.clone();
+                for _ in 1..LOOKS_WITHOUT {
+                    world.refresh(&mut settled, false);
+                }
+                prop_assert_eq!(found(&settled), world.standings());
             }
             prop_assert!(ledger.standings().is_sorted_by_key(|s| s.registration.id.clone()));
 

@@ -59,6 +59,9 @@ impl World {
         };
         if matches!(life, Life::Paused { .. }) {
             *life = Life::Running;
+            if node.role == Role::Router {
+                self.routers[node.no].resumed_ms = self.now_ms;
+            }
         }
     }
 

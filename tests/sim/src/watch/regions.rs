@@ -1,6 +1,9 @@
 //! How regions' states and shares may change.
 
-use mrgc_fleet::failover::{RegionState, Transition, Wish};
+use mrgc_fleet::{
+    failover::{RegionState, Transition, Wish},
+    monitor::LONGEST_TURN_MS,
+};
 
 use super::Watch;
 use crate::{
@@ -64,6 +67,20 @@ impl Watch {
         }
     }
 
+    /// A router is about to look. Time in which it was held up counts for no step and no hold: what was
+    /// seen before is as if it had been seen so much later.
+    pub(crate) fn looks(&mut self, router: &Router, at_ms: u64) {
+        let (no, now_ms) = (router.node.no, router.now_ms(at_ms));
+        let told_ms = &mut self.regions.told_ms[no];
+        let blind_ms = (now_ms - *told_ms).saturating_sub(LONGEST_TURN_MS);
+        *told_ms += blind_ms;
+        for sight in &mut self.regions.by_router[no] {
+            for seen_ms in [&mut sight.rose_ms, &mut sight.fell_ms].into_iter().flatten() {
+                *seen_ms += blind_ms;
+            }
+        }
+    }
+
     /// A router has told of all changes until now.
     pub(crate) fn told(&mut self, router: &Router, at_ms: u64) {
         self.regions.told_ms[router.node.no] = router.now_ms(at_ms);
@@ -105,9 +122,7 @@ impl Watch {
         self.check(fits || is_pinned, "no more is moved than the state says", told);
 
         if share > share_before && !is_pinned {
-            // A router that was held up tells of several at once.
-            let steps = 1 + (now_ms - told_ms) / thresholds.step_ms;
-            let most = thresholds.recovery_step * steps as f64 + NEAR;
+            let most = thresholds.recovery_step + NEAR;
             self.check(share - share_before <= most, "traffic returns by steps", told);
             let is_early =
                 sight.rose_ms.is_some_and(|rose_ms| now_ms < rose_ms + thresholds.step_ms);

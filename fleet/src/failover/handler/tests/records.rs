@@ -42,6 +42,25 @@ fn a_follower_keeps_step_with_the_holder() {
 }
 
 #[test]
+fn while_nobody_looks_a_word_runs_out_as_little_as_a_hold() {
+    let mut world = world();
+    world.handler.record(word(Normal, 1.0, stamp(3, 0)), 0);
+    world.handler.record(word(FailoverActive, 0.0, stamp(3, 1)), 0);
+    world.pass(10 * SECOND_MS);
+    world.handler.put_off(60 * SECOND_MS);
+    world.now_ms += 60 * SECOND_MS;
+    world.pass(4 * SECOND_MS);
+    assert_eq!(world.now("eu"), (FailoverActive, 0.0));
+    world.pass(SECOND_MS);
+    assert_eq!(world.now("eu"), (Recovering, 0.25));
+    // One that has run out stays so.
+    world.handler.put_off(60 * SECOND_MS);
+    world.now_ms += 60 * SECOND_MS;
+    world.look();
+    assert_eq!(world.now("eu"), (Recovering, 0.25));
+}
+
+#[test]
 fn an_operators_pin_counts_more_than_the_holders_word() {
     let mut world = world();
     world.order("eu", pinned(Normal));

@@ -1,0 +1,45 @@
+//! What is read of the store, and what becomes of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    failover::{RegionOrder, RegionRecord},
+    model::{InstanceId, Region, RegionId, Standing},
+};
+
+/// What was read of the store.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    pub regions: Vec<Region>,
+    /// One that did not change is the same allocation as before.
+    pub standings: Vec<Arc<Standing>>,
+    pub orders: Vec<RegionOrder>,
+    /// What the lease holder of this region says of each.
+    pub records: Vec<RegionRecord>,
+}
+
+/// An instance as it was read.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub standing: Arc<Standing>,
+    pub is_fresh: bool,
+}
+
+impl Heard {
+    pub fn id(&self) -> &InstanceId {
+        &self.standing.registration.id
+    }
+}
+
+/// One order for each region: of several regions' opinions, those that do not count must not act for a moment.
+pub(super) fn merged(orders: Vec<RegionOrder>) -> impl Iterator<Item = RegionOrder> {
+    let mut by_region: BTreeMap<RegionId, RegionOrder> = BTreeMap::new();
+    for order in orders {
+        let order = match by_region.remove(&order.region) {
+            Some(before) => before.merge(order),
+            None => order,
+        };
+        by_region.insert(order.region.clone(), order);
+    }
+    by_region.into_values()
+}
