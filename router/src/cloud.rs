@@ -4,7 +4,11 @@
 //! replaced, as what probes find. EC2 that is silent, throttles or garbles changes nothing, until what it
 //! said last has grown old and is forgotten.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use mrgc_aws::{AutoScaling, CallError, Ec2, MAX_INSTANCES, Session, Told, is_instance_id};
@@ -12,10 +16,17 @@ use mrgc_fleet::{model::InstanceId, monitor::Monitor};
 use mrgc_store::{AuditEntry, Store};
 use tokio::sync::mpsc;
 
-use crate::{config::Config, monitor::Event, sync::wall_clock};
+use crate::{
+    config::Config,
+    health::{Check, HealthBoard},
+    monitor::Event,
+    sync::wall_clock,
+};
 
 /// All attempts at one question of a look.
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);
+/// Of the router's health.
+const PART: &str = "ec2";
 /// How many intervals a look counts for.
 const WORD_COUNTS_FOR: u64 = 3;
 
@@ -35,7 +46,7 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    pub async fn connect(config: &Config) -> Result<Self> {
+    pub async fn connect(config: &Config, health: &HealthBoard) -> Result<Self> {
         let aws = &config.aws;
         if !aws.is_used() {
             return Ok(Self::default());
@@ -47,7 +58,7 @@ impl Cloud {
         let groups =
             || AutoScaling::new(&session, aws.auto_scaling_endpoint.as_deref(), TELL_PATIENCE);
         Ok(Self {
-            watch: aws.instance_status.then(|| Watch::new(ec2(), aws.interval())),
+            watch: aws.instance_status.then(|| Watch::new(ec2(), aws.interval(), health.clone())),
             auto_scaling: aws.set_instance_health.then(groups),
         })
     }
@@ -58,11 +69,18 @@ impl Cloud {
 pub struct Watch {
     ec2: Arc<Ec2>,
     pace: Pace,
+    looks: Looks,
+    health: HealthBoard,
 }
 
 impl Watch {
-    fn new(ec2: Ec2, interval: Duration) -> Self {
-        Self { ec2: Arc::new(ec2), pace: Pace::new(interval.as_millis() as u64) }
+    fn new(ec2: Ec2, interval: Duration, health: HealthBoard) -> Self {
+        let pace = Pace::new(interval.as_millis() as u64);
+        Self { ec2: Arc::new(ec2), pace, looks: Looks::default(), health }
+    }
+
+    pub fn looks(&self) -> Looks {
+        self.looks.clone()
     }
 
     /// Sends a look if one is due, which comes back as an event, and forgets one that has grown old.
@@ -73,6 +91,10 @@ impl Watch {
         events: &mpsc::Sender<Event>,
         now_ms: u64,
     ) {
+        if !is_holder && self.is_settled() {
+            self.looks.stopped();
+            self.health.set(PART, Check::ok());
+        }
         if self.pace.expires(now_ms) {
             tracing::info!("EC2's last word on the instances has expired");
             monitor.impaired(BTreeMap::new());
@@ -80,9 +102,12 @@ impl Watch {
         if self.pace.starts(is_holder, now_ms) {
             let ids = monitor.home_instances().map(|id| id.to_string());
             let ids: Vec<_> = ids.filter(|id| is_instance_id(id)).collect();
-            let (ec2, events) = (self.ec2.clone(), events.clone());
+            let (ec2, looks, events) = (self.ec2.clone(), self.looks.clone(), events.clone());
             tokio::spawn(async move {
                 let look = look(&ec2, &ids).await;
+                if !ids.is_empty() {
+                    looks.count(look.is_ok());
+                }
                 // The shell is gone when the process ends.
                 let _ = events.send(Event::Looked(look)).await;
             });
@@ -92,8 +117,15 @@ impl Watch {
     pub fn looked(&mut self, look: Look, monitor: &mut Monitor, now_ms: u64) {
         self.pace.ended(look.is_ok(), now_ms);
         match look {
-            Ok(impaired) => monitor.impaired(impaired),
-            Err(error) => tracing::warn!(%error, "EC2's status of the instances is not known"),
+            Ok(impaired) => {
+                self.health.set(PART, Check::ok());
+                monitor.impaired(impaired);
+            }
+            Err(error) => {
+                let why = format!("EC2's status of the instances is not known: {error}");
+                tracing::warn!("{why}");
+                self.health.set(PART, Check::degraded(why));
+            }
         }
     }
 
@@ -101,6 +133,45 @@ impl Watch {
     /// that the holder before it drained by EC2's word.
     pub fn is_settled(&self) -> bool {
         self.pace.is_settled
+    }
+}
+
+/// How EC2 answers. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Looks(Arc<Mutex<LookCounts>>);
+
+/// Looks since the router started at any instances, by what came of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LookCounts {
+    pub answered: u64,
+    pub failed: u64,
+    /// When EC2 answered last; `None` while another router asks it.
+    pub answered_at: Option<Instant>,
+}
+
+impl Looks {
+    pub fn counts(&self) -> LookCounts {
+        *self.lock()
+    }
+
+    fn count(&self, is_answered: bool) {
+        let mut counts = self.lock();
+        if is_answered {
+            counts.answered += 1;
+            counts.answered_at = Some(Instant::now());
+        } else {
+            counts.failed += 1;
+        }
+    }
+
+    /// Another router asks from now on.
+    fn stopped(&self) {
+        self.lock().answered_at = None;
+    }
+
+    /// Plain data: a panic elsewhere cannot leave it half-written.
+    fn lock(&self) -> MutexGuard<'_, LookCounts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,8 +14,8 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    attestation::Attestations, collect::Collection, config::Config, data::Threads, flight::Clock,
-    health::HealthBoard, policies::Handle,
+    attestation::Attestations, cloud::Looks, collect::Collection, config::Config, data::Threads,
+    flight::Clock, health::HealthBoard, policies::Handle,
 };
 
 pub use failover::Failover;
@@ -33,6 +33,8 @@ pub struct Context {
     /// `None` without a store.
     pub collection: Option<Arc<Collection>>,
     pub attestations: Attestations,
+    /// `None` where EC2 is not asked.
+    pub looks: Option<Looks>,
     pub failover: Failover,
     pub clock: Clock,
     pub started: std::time::Instant,

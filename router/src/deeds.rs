@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use mrgc_fleet::{
-    failover::MAX_EVENTS,
+    failover::{FailoverEvent, MAX_EVENTS},
     model::{
         Desired, DesiredState, RegionId, Replacement, ReplacementOutcome, Stamp, Standing,
         Timestamp,
@@ -34,7 +34,8 @@ pub struct Doer {
     health: Option<LeaseKeeper>,
     failover: Option<LeaseKeeper>,
     waiting: Option<mpsc::Sender<Deed>>,
-    store: Option<Store>,
+    /// Where the history is, and whose of it counts.
+    history: Option<(Store, RegionId)>,
 }
 
 impl Doer {
@@ -59,7 +60,7 @@ impl Doer {
             health: keep(Role::Health, "health"),
             failover: keep(Role::Failover, "failover"),
             waiting: Some(waiting),
-            store: Some(store.clone()),
+            history: Some((store.clone(), config.home())),
         }
     }
 
@@ -80,12 +81,11 @@ impl Doer {
     /// Reads what the lease's holders before this one have written, and tells the monitor. Without it nothing
     /// new is written, so it is tried until it is read.
     pub fn read_history(&self, events: mpsc::Sender<Event>) {
-        let (Some(store), Some(epoch)) = (self.store.clone(), self.epochs().failover) else {
-            return;
-        };
+        let Some((store, home)) = self.history.clone() else { return };
+        let Some(epoch) = self.epochs().failover else { return };
         tokio::spawn(async move {
             let past = loop {
-                match store.failover_events(Timestamp(0), wall_clock(), MAX_EVENTS).await {
+                match past_failovers(&store, &home).await {
                     Ok(past) => break past,
                     Err(error) => tracing::warn!(%error, "the history of failovers was not read"),
                 }
@@ -104,6 +104,16 @@ impl Doer {
             tracing::warn!("too many deeds wait for the store: one is dropped");
         }
     }
+}
+
+/// What the routers of `home` have stored of failovers, the latest: each region's tell of the same ones.
+pub async fn past_failovers(
+    store: &Store,
+    home: &RegionId,
+) -> Result<Vec<FailoverEvent>, StoreError> {
+    let mut events = store.failover_events(Timestamp(0), wall_clock(), MAX_EVENTS).await?;
+    events.retain(|event| event.writer_region == *home);
+    Ok(events)
 }
 
 struct Worker {

@@ -3,11 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Error, Result, bail};
-use mrgc_fleet::{
-    failover::{FailoverEvent, MAX_EVENTS},
-    model::Timestamp,
-    monitor::Reading,
-};
+use mrgc_fleet::monitor::Reading;
 use mrgc_policy_host::Engine;
 use mrgc_store::{Store, StoreConfig, StoreError, embedded};
 use tokio::{
@@ -18,12 +14,12 @@ use tokio::{
 
 use crate::{
     attestation::{self, Asker, Attestations, Board, Pace},
-    cloud::{Cloud, Groups},
+    cloud::{self, Cloud, Groups},
     collect::{self, Collection},
     config::{Config, Role},
     control::{self, Context, Uploads},
     data,
-    deeds::Doer,
+    deeds::{self, Doer},
     flight::{Clock, Signs, SlotTable},
     health::{Check, HealthBoard},
     monitor::{self, Event, Observer, Parts, Shell},
@@ -31,7 +27,7 @@ use crate::{
     policies::{Conductor, Handle, RouteTable, Version, catalog},
     probe::Prober,
     supervisor,
-    sync::{self, Followers, wall_clock},
+    sync::{self, Followers},
 };
 
 /// Where a running router listens. `None` for a role it does not have.
@@ -130,7 +126,8 @@ async fn start_proxy(
     let mut slots = SlotTable::new(config.ejection.config(), watch.signs.clone());
     let fleet = slots.join(snapshot);
     let store = watch.store.clone();
-    let versions = first_versions(&config, store.as_ref(), &engine, &table, &fleet).await?;
+    let there = store.as_ref().filter(|_| !watch.is_store_away);
+    let versions = first_versions(&config, there, &engine, &table, &fleet).await?;
     watch.health.set("policies", Check::ok());
     let conductor = Conductor::start(table, fleet, slots, versions, hands)?;
 
@@ -161,6 +158,7 @@ async fn start_proxy(
         store,
         collection: collection.clone(),
         attestations: watch.attestations.clone(),
+        looks: watch.cloud.watch.as_ref().map(cloud::Watch::looks),
         failover: watch.failover()?,
         clock: watch.clock,
         started: std::time::Instant::now(),
@@ -188,6 +186,8 @@ async fn start_proxy(
 struct Watch {
     config: Arc<Config>,
     store: Option<Store>,
+    /// A start waits once for a store that is away, and goes on without it.
+    is_store_away: bool,
     followers: Option<Followers>,
     observer: Observer,
     attestations: Attestations,
@@ -206,25 +206,41 @@ impl Watch {
     async fn start(config: &Arc<Config>) -> Result<Self> {
         let (health, clock, node) =
             (HealthBoard::new(config.home()), Clock::default(), data::node());
-        let store = connect(config, &health).await?;
+        let (store, mut is_store_away) = connect(config, &health).await?;
         let followers = |store| Followers::new(store, config.home(), config.follow);
         let mut followers = store.clone().map(followers);
         let attestations = attestations(config);
         let mut observer = Observer::new(config, &name(config, node), attestations.clone());
-        let reading = first_reading(config, followers.as_mut(), &health).await?;
+        let reading = match followers.as_mut() {
+            None => Some(sync::static_state(config)),
+            Some(_) if is_store_away => None,
+            Some(followers) => first_reading(config, followers, &health).await?,
+        };
+        is_store_away = reading.is_none();
+        let reading = reading
+            .unwrap_or_else(|| Reading { regions: config.regions.clone(), ..Reading::default() });
         let interval = config.follow.interval(reading.standings.len());
         observer.read(reading, interval, clock.now_ms());
-        if let Some(store) = &store {
-            observer.restore(past_failovers(store).await);
+        if let Some(store) = store.as_ref().filter(|_| !is_store_away) {
+            match deeds::past_failovers(store, &config.home()).await {
+                Ok(past) => observer.restore(past),
+                // Without them the counts begin again: nothing to fail for.
+                Err(e) => {
+                    tracing::warn!("no history of failovers to start with: {e}");
+                    is_store_away = e.is_retryable();
+                }
+            }
         }
+        let cloud = Cloud::connect(config, &health).await?;
         let (events, inbox) = mpsc::channel(monitor::EVENTS);
         Ok(Self {
             config: config.clone(),
             store,
+            is_store_away,
             followers,
             observer,
             attestations,
-            cloud: Cloud::connect(config).await?,
+            cloud,
             health,
             signs: Signs::default(),
             clock,
@@ -268,15 +284,6 @@ impl Watch {
     }
 }
 
-/// Without them the counts begin again: nothing to fail for.
-async fn past_failovers(store: &Store) -> Vec<FailoverEvent> {
-    let events = store.failover_events(Timestamp(0), wall_clock(), MAX_EVENTS).await;
-    events.unwrap_or_else(|e| {
-        tracing::warn!("no history of failovers to start with: {e}");
-        Vec::new()
-    })
-}
-
 /// As in `us-east-1-0a1b2c3d`.
 fn name(config: &Config, node: u32) -> String {
     format!("{}-{node:08x}", config.home())
@@ -289,29 +296,35 @@ fn attestations(config: &Config) -> Attestations {
     Attestations::new(Board::new(config.home(), settings.pools(), pace))
 }
 
-/// The store, if one is configured. That its tables do not fit is an error; that it is away is not.
-async fn connect(config: &Config, health: &HealthBoard) -> Result<Option<Store>> {
-    let Some(settings) = &config.store else { return Ok(None) };
+/// The store, if one is configured, and whether it is away. That its tables do not fit is an error; that it
+/// is away is not.
+async fn connect(config: &Config, health: &HealthBoard) -> Result<(Option<Store>, bool)> {
+    let Some(settings) = &config.store else { return Ok((None, false)) };
     let store = Store::connect(settings).await.context("[store]")?;
-    match store.check().await {
-        Ok(()) => health.set("store", Check::ok()),
+    let is_away = match store.check().await {
+        Ok(()) => {
+            health.set("store", Check::ok());
+            false
+        }
         Err(e @ (StoreError::MissingTable { .. } | StoreError::WrongSchema { .. })) => {
             return Err(e).context("the store's tables do not fit");
         }
         Err(e) => {
             tracing::warn!("the store is away: {e}");
             health.set("store", Check::degraded(e.to_string()));
+            // A replica may answer what is read.
+            e.is_retryable() && settings.replicas.is_empty()
         }
-    }
-    Ok(Some(store))
+    };
+    Ok((Some(store), is_away))
 }
 
+/// `None` where the store is away.
 async fn first_reading(
     config: &Config,
-    followers: Option<&mut Followers>,
+    followers: &mut Followers,
     health: &HealthBoard,
-) -> Result<Reading> {
-    let Some(followers) = followers else { return Ok(sync::static_state(config)) };
+) -> Result<Option<Reading>> {
     let read = async {
         for region in &config.regions {
             followers.store().put_region(region).await?;
@@ -319,11 +332,11 @@ async fn first_reading(
         followers.refresh().await
     };
     match read.await {
-        Ok(state) => Ok(state),
+        Ok(state) => Ok(Some(state)),
         Err(e) if e.is_retryable() => {
             tracing::warn!("no state to start with: {e}");
             health.set("store", Check::degraded(e.to_string()));
-            Ok(Reading { regions: config.regions.clone(), ..Reading::default() })
+            Ok(None)
         }
         Err(e) => Err(e).context("cannot register the configured regions"),
     }

@@ -67,7 +67,7 @@ impl RegionRecord {
     pub(super) fn told(&self) -> String {
         match &self.reason {
             Some(reason) => format!("{reason}, says {}", self.by),
-            None => format!("{} says so", self.by),
+            None => format!("as {} has it", self.by),
         }
     }
 

@@ -11,15 +11,15 @@ pub enum Refused {
     #[error("region `{0}` cannot fail over to itself")]
     ToItself(RegionId),
     #[error(
-        "no other region with {minimum} or more of its instances healthy is left to take the traffic of \
-         `{from}`: force it, and what fits nowhere is refused with 503"
+        "no other region with {:.0} % or more of its instances healthy is left to take the traffic of \
+         `{from}`: force it, and what fits nowhere is refused with 503", minimum * 100.0
     )]
     NoTarget { from: RegionId, minimum: f64 },
     #[error("`{0}` cannot be reached, or is failed over itself: name another region")]
     Closed(RegionId),
     #[error(
-        "{healthy} of {all} instances of `{to}` take requests, less than the minimum of {minimum}: name \
-         another region, or force it"
+        "{healthy} of {all} instances of `{to}` take requests, less than the minimum of {:.0} %: name \
+         another region, or force it", minimum * 100.0
     )]
     Unhealthy { to: RegionId, healthy: u32, all: u32, minimum: f64 },
 }

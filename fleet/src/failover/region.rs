@@ -254,7 +254,10 @@ impl RegionMachine {
     fn reason(&self, aim: Rating) -> String {
         match &self.bound {
             Bound::Exactly { reason, .. } if !self.is_unreachable() => reason.clone(),
-            Bound::AtMost { rating, reason } if *rating == aim && !self.is_unreachable() => {
+            // Who holds a region to what is normal does not hold it to anything.
+            Bound::AtMost { rating, reason }
+                if *rating == aim && aim != Rating::NORMAL && !self.is_unreachable() =>
+            {
                 reason.clone()
             }
             _ => {

@@ -57,9 +57,10 @@ impl Region {
         if self.id.as_str().is_empty() {
             problems.push("region_id is empty".to_owned());
         }
-        if !self.endpoint.starts_with("http://") {
+        let rest = self.endpoint.strip_prefix("http://");
+        if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
             problems.push(format!(
-                "endpoint `{}` is not an http:// URL; routers speak plain HTTP among themselves",
+                "endpoint `{}` is not an http:// URL with a host; routers speak plain HTTP among themselves",
                 self.endpoint
             ));
         }

@@ -7,6 +7,7 @@ use mrgc_store::ReadingFrom;
 
 use super::Context;
 use crate::{
+    cloud::Looks,
     data::{EJECTION_CAUSES, LATENCY_BOUNDS_MS},
     health,
     policies::Status,
@@ -59,6 +60,7 @@ pub(super) fn text(context: &Context) -> String {
     policies(&mut text, context);
     fleet(&mut text, context);
     attestation(&mut text, context);
+    ec2(&mut text, context);
     store(&mut text, context);
     text.0
 }
@@ -74,6 +76,20 @@ fn attestation(text: &mut Exposition, context: &Context) {
     ] {
         family.sample(&[("outcome", outcome)], value as f64);
     }
+}
+
+/// How EC2 answers the router that holds the lease; nothing where it is not asked.
+fn ec2(text: &mut Exposition, context: &Context) {
+    let Some(counts) = context.looks.as_ref().map(Looks::counts) else { return };
+    let name = "mrgc_router_ec2_looks_total";
+    let mut family = text.family(name, "counter", "Looks at EC2's instance status, by outcome.");
+    for (outcome, value) in [("answered", counts.answered), ("failed", counts.failed)] {
+        family.sample(&[("outcome", outcome)], value as f64);
+    }
+    let Some(answered_at) = counts.answered_at else { return };
+    let (name, help) =
+        ("mrgc_router_ec2_look_age_seconds", "Since EC2 answered last, on the router that asks.");
+    text.single(name, "gauge", help, answered_at.elapsed().as_secs_f64());
 }
 
 /// Whether the shared state can be read, from where, and what its calls came to.

@@ -20,6 +20,7 @@ mod runtime;
 mod state;
 mod store;
 mod table;
+mod view;
 mod watch;
 
 use std::{

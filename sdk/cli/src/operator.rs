@@ -24,7 +24,10 @@ pub(crate) struct Signature {
 
 impl OperatorArgs {
     pub(crate) fn name(&self) -> Result<String, Usage> {
-        let name = self.operator.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
+        let logged_in = || std::env::var("USER").ok().filter(|name| !name.is_empty());
+        let Some(name) = self.operator.clone().or_else(logged_in) else {
+            return Err(Usage("USER names nobody: say who wants it with `--operator`".into()));
+        };
         short("--operator", &name, MAX_OPERATOR_BYTES)
     }
 }

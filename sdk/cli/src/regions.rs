@@ -1,5 +1,7 @@
 //! `mrgc regions`: a row for each registered region.
 
+use std::io::{self, Write};
+
 use anyhow::{Context, Result};
 use mrgc_fleet::{
     failover::RegionStatus,
@@ -11,9 +13,9 @@ use serde_json::Value;
 use crate::{
     Verdict,
     failover::{Overview, keeps, state_cell},
-    router::{Router, RouterArgs},
+    router::Router,
     table::{Cell, render},
-    watch::WatchArgs,
+    view::ViewArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -28,17 +30,15 @@ round trip to its routers. With --json, each line is a region.";
 
 const HEADS: [&str; 8] = ["REGION", "NAME", "STATE", "KEEPS", "READY", "USED", "RTT", "ENDPOINT"];
 const NOTHING: &str = "-";
+/// In place of a table without rows.
+pub(crate) const NO_REGION: &str = "no region is registered: list them as [[regions]] in the \
+    router's configuration, or post them to its /regions";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    router: RouterArgs,
-    #[command(flatten)]
-    watch: WatchArgs,
-    /// Tell each region as a line of JSON
-    #[arg(long)]
-    json: bool,
+    view: ViewArgs,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,15 +52,19 @@ struct Listed {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<Verdict> {
-    let router = args.router.open()?;
-    let draw = async || {
+    let draw = async |router: &Router| {
         let regions: Vec<Value> = router.get(&["regions"]).await?;
+        if regions.is_empty() {
+            // A reader of standard output gets an empty list.
+            let _ = writeln!(io::stderr(), "{NO_REGION}");
+            return Ok((String::new(), Verdict::Good));
+        }
         let overview: Overview = router.get(&["failover"]).await?;
         let text =
-            if args.json { lines(regions, &overview)? } else { as_table(regions, &overview)? };
+            if args.view.json { lines(regions, &overview)? } else { as_table(regions, &overview)? };
         Ok((text, Verdict::Good))
     };
-    args.watch.show(draw).await
+    args.view.show(draw).await
 }
 
 /// The ids of all regions that a router knows.

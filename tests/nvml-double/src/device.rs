@@ -1,9 +1,15 @@
 //! What one GPU, or a slice of one, answers.
 
+mod errors;
+mod sensors;
+
 use std::{
-    ffi::{c_char, c_int, c_uint, c_ulonglong, c_void},
+    ffi::{c_char, c_uint, c_ulonglong, c_void},
     ptr,
 };
+
+pub use errors::*;
+pub use sensors::*;
 
 use crate::{
     ARGUMENT_VERSION_MISMATCH, INSUFFICIENT_SIZE, INVALID_ARGUMENT, MAX_SLICES, NOT_FOUND,
@@ -13,15 +19,6 @@ use crate::{
 
 const MEMORY_TOTAL: u64 = 80 << 30;
 const MEMORY_RESERVED: u64 = 512 << 20;
-const LINKS: u64 = 18;
-
-const VALUE_TYPE_UNSIGNED_INT: c_uint = 1;
-const UNCORRECTED: c_uint = 1;
-const AGGREGATE: c_uint = 1;
-const CLOCK_SM: c_uint = 1;
-const CLOCK_MEMORY: c_uint = 2;
-const THRESHOLD_SHUTDOWN: c_uint = 0;
-const THRESHOLD_SLOWDOWN: c_uint = 1;
 
 /// `nvmlUtilization_t`.
 #[repr(C)]
@@ -63,19 +60,6 @@ pub struct ProcessInfo {
     used_gpu_memory: c_ulonglong,
     gpu_instance_id: c_uint,
     compute_instance_id: c_uint,
-}
-
-/// `nvmlFieldValue_t`; the value is a union of 8 bytes.
-#[repr(C)]
-#[derive(Debug)]
-pub struct FieldValue {
-    field_id: c_uint,
-    scope_id: c_uint,
-    timestamp: i64,
-    latency_usec: i64,
-    value_type: c_uint,
-    nvml_return: Return,
-    value: u64,
 }
 
 /// The number of a GPU that is no slice: the script's, or a default for each of its GPUs.
@@ -211,213 +195,6 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     });
     // SAFETY: passed on.
     unsafe { put(memory, answer) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `temperature` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetTemperature(
-    handle: *mut c_void,
-    sensor: c_uint,
-    temperature: *mut c_uint,
-) -> Return {
-    let degrees = match sensor {
-        0 => number("nvmlDeviceGetTemperature", handle, "temperature", |gpu| [41, 47][gpu % 2]),
-        _ => Err(INVALID_ARGUMENT),
-    };
-    // SAFETY: passed on.
-    unsafe { put(temperature, degrees.map(small)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `temperature` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetTemperatureThreshold(
-    handle: *mut c_void,
-    threshold: c_uint,
-    temperature: *mut c_uint,
-) -> Return {
-    let default = match threshold {
-        THRESHOLD_SHUTDOWN => Ok(95),
-        THRESHOLD_SLOWDOWN => Ok(87),
-        _ => Err(NOT_SUPPORTED),
-    };
-    let degrees = default.and_then(|default| {
-        number("nvmlDeviceGetTemperatureThreshold", handle, "threshold", |_| default)
-    });
-    // SAFETY: passed on.
-    unsafe { put(temperature, degrees.map(small)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `milliwatts` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetPowerUsage(
-    handle: *mut c_void,
-    milliwatts: *mut c_uint,
-) -> Return {
-    let power =
-        number("nvmlDeviceGetPowerUsage", handle, "power", |gpu| [310_500, 420_250][gpu % 2]);
-    // SAFETY: passed on.
-    unsafe { put(milliwatts, power.map(small)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `milliwatts` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetEnforcedPowerLimit(
-    handle: *mut c_void,
-    milliwatts: *mut c_uint,
-) -> Return {
-    let limit = number("nvmlDeviceGetEnforcedPowerLimit", handle, "power_limit", |_| 700_000);
-    // SAFETY: passed on.
-    unsafe { put(milliwatts, limit.map(small)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `mhz` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetClockInfo(
-    handle: *mut c_void,
-    kind: c_uint,
-    mhz: *mut c_uint,
-) -> Return {
-    let call = "nvmlDeviceGetClockInfo";
-    let clock = match kind {
-        CLOCK_SM => number(call, handle, "sm_clock", |_| 1_980),
-        CLOCK_MEMORY => number(call, handle, "memory_clock", |_| 2_619),
-        _ => Err(NOT_SUPPORTED),
-    };
-    // SAFETY: passed on.
-    unsafe { put(mhz, clock.map(small)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `reasons` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetCurrentClocksThrottleReasons(
-    handle: *mut c_void,
-    reasons: *mut c_ulonglong,
-) -> Return {
-    let bits = number("nvmlDeviceGetCurrentClocksThrottleReasons", handle, "throttle", |_| 0);
-    // SAFETY: passed on.
-    unsafe { put(reasons, bits) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `mode` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetPersistenceMode(
-    handle: *mut c_void,
-    mode: *mut c_uint,
-) -> Return {
-    let is_on = number("nvmlDeviceGetPersistenceMode", handle, "persistence", |_| 1);
-    // SAFETY: passed on.
-    unsafe { put(mode, is_on.map(small)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `current` and `pending` are valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetEccMode(
-    handle: *mut c_void,
-    current: *mut c_uint,
-    pending: *mut c_uint,
-) -> Return {
-    let is_on = number("nvmlDeviceGetEccMode", handle, "ecc", |_| 1).map(small);
-    // SAFETY: passed on.
-    unsafe {
-        put(pending, is_on);
-        put(current, is_on)
-    }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `errors` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetTotalEccErrors(
-    handle: *mut c_void,
-    kind: c_uint,
-    counter: c_uint,
-    errors: *mut c_ulonglong,
-) -> Return {
-    let key = match (kind, counter) {
-        (UNCORRECTED, AGGREGATE) => "ecc_aggregate",
-        (UNCORRECTED, _) => "ecc_volatile",
-        _ => "ecc_corrected",
-    };
-    // SAFETY: passed on.
-    unsafe { put(errors, number("nvmlDeviceGetTotalEccErrors", handle, key, |_| 0)) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `values` is valid for `count` fields.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
-    handle: *mut c_void,
-    count: c_int,
-    values: *mut FieldValue,
-) -> Return {
-    let found =
-        gpu_of(handle).and_then(|gpu| Ok((gpu, enter_gpu("nvmlDeviceGetFieldValues", gpu)?)));
-    let (gpu, script) = match found {
-        Ok(found) => found,
-        Err(code) => return code,
-    };
-    if values.is_null() {
-        return INVALID_ARGUMENT;
-    }
-    for index in 0..usize::try_from(count).unwrap_or(0) {
-        // SAFETY: not null, and valid for `count` fields, as the caller promised.
-        let field = unsafe { &mut *values.add(index) };
-        let (gpu, id) = (gpu.to_string(), field.field_id.to_string());
-        let value = script.value(&["gpu", &gpu, "field", &id]);
-        let known = matches!(field.field_id, 142..=145 | 230);
-        field.value_type = VALUE_TYPE_UNSIGNED_INT;
-        field.value = value.unwrap_or(0);
-        field.nvml_return = if known { SUCCESS } else { NOT_SUPPORTED };
-    }
-    SUCCESS
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `state` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetNvLinkState(
-    handle: *mut c_void,
-    link: c_uint,
-    state: *mut c_uint,
-) -> Return {
-    let active = number("nvmlDeviceGetNvLinkState", handle, "links", |_| LINKS);
-    let is_active = active.map(|active| c_uint::from(u64::from(link) < active));
-    // SAFETY: passed on.
-    unsafe { put(state, is_active) }
-}
-
-/// # Safety
-///
-/// As `nvml.h` has it: `errors` is valid.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetNvLinkErrorCounter(
-    handle: *mut c_void,
-    _link: c_uint,
-    _counter: c_uint,
-    errors: *mut c_ulonglong,
-) -> Return {
-    let count = number("nvmlDeviceGetNvLinkErrorCounter", handle, "link_errors", |_| 0);
-    // SAFETY: passed on.
-    unsafe { put(errors, count) }
 }
 
 /// # Safety

@@ -18,6 +18,7 @@ use mrgc_store::{Store, StoreConfig};
 use mrgc_tests::cluster::{
     Cluster, Instance, InstanceSpec, PATIENCE, Router, VIRGINIA, eventually,
 };
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::support::alone;
@@ -26,6 +27,10 @@ const WELL: &str = "i-0123456789abcdef0";
 const ILL: &str = "i-0123456789abcdef1";
 /// Its id is another cloud's.
 const ELSEWHERE: &str = "gpu-1";
+
+const ANSWERED: &str = "mrgc_router_ec2_looks_total{outcome=\"answered\"}";
+const FAILED: &str = "mrgc_router_ec2_looks_total{outcome=\"failed\"}";
+const AGE: &str = "mrgc_router_ec2_look_age_seconds";
 
 const ACCOUNT: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "secret")];
@@ -147,6 +152,21 @@ impl Pool {
         .await
     }
 
+    /// A sample of the router's metrics, by its name and labels; `None` where there is none.
+    async fn metric(&self, sample: &str) -> Result<Option<f64>> {
+        let url = self.router.control_url("/metrics");
+        let page = self.cluster.client.get(url).send().await?.text().await?;
+        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        Ok(value.map(str::parse).transpose()?)
+    }
+
+    /// What the router's health says of EC2.
+    async fn ec2(&self) -> Result<Value> {
+        let url = self.router.data_url("/health");
+        let health: Value = self.cluster.client.get(url).send().await?.json().await?;
+        Ok(health["checks"]["ec2"].clone())
+    }
+
     async fn all_serve(&self) -> Result<()> {
         let seen = self.router.sees_ready(&self.cluster.client, 3).await;
         seen.with_context(|| self.router.program.log())
@@ -209,9 +229,17 @@ async fn an_ec2_that_garbles_changes_nothing_and_what_it_said_expires() -> Resul
     pool.cloud.looks(3).await?;
     pool.all_serve().await?;
     assert!(pool.deeds().await?.is_empty());
+    ensure!(pool.metric(FAILED).await? > Some(0.0));
+    assert_eq!(pool.metric(ANSWERED).await?, Some(0.0));
+    assert_eq!(pool.metric(AGE).await?, None, "it has never answered");
+    let said = pool.ec2().await?;
+    ensure!(said["status"] == "degraded" && said["reason"].is_string(), "{said}");
 
     pool.cloud.say(Word::Impaired);
     pool.drained().await?;
+    assert_eq!(pool.ec2().await?["status"], "ok");
+    ensure!(pool.metric(ANSWERED).await? >= Some(1.0));
+    ensure!(pool.metric(AGE).await?.is_some_and(|seconds| seconds < 30.0));
     // Its probes pass all the while: they alone are left.
     pool.cloud.say(Word::Throttles);
     pool.all_serve().await?;

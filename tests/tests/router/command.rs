@@ -80,7 +80,7 @@ async fn a_drill_from_the_simulation_to_the_timeline() -> Result<()> {
     .await?;
     let lines: Vec<String> = history.lines().map(words).collect();
     for expected in [
-        "us-east-1 simulate: ordered by ada",
+        "us-east-1 simulate: asked by ada",
         "us-east-1 failover to eu-west-1, immediate: ordered by ada drill",
         "us-east-1 failed over, as ordered, to eu-west-1",
         "us-east-1 recover: ordered by ada drill is over",
@@ -88,6 +88,38 @@ async fn a_drill_from_the_simulation_to_the_timeline() -> Result<()> {
         ensure!(lines.iter().any(|line| line.contains(expected)), "{expected}\n{history}");
     }
     ensure!(lines[1].contains("simulate"), "what was first comes first:\n{history}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failover_that_two_regions_saw_is_one() -> Result<()> {
+    let mut pair = Pair::start().await?;
+    for action in ["start", "recover"] {
+        let order = ["failover", action, "us-east-1", "--reason", "drill", "--yes"];
+        done(&pair.virginia, &order).await?;
+        eventually("both regions have recorded it", PATIENCE, || async {
+            let history = pair.virginia.get(&pair.client, "/failover/history").await?;
+            let events = history["events"].as_array().context("no events")?;
+            let is_over = |event: &Value| event["ended_at"].is_u64() == (action == "recover");
+            ensure!(events.len() == 2 && events.iter().all(is_over), "{history}");
+            Ok(Some(()))
+        })
+        .await?;
+    }
+    let history = done(&pair.virginia, &["failover", "history"]).await?;
+    let begun: Vec<&str> = history.lines().filter(|line| line.contains("as ordered")).collect();
+    ensure!(begun.len() == 1 && begun[0].contains("2 regions"), "{history}");
+    let all = done(&pair.virginia, &["failover", "history", "--all"]).await?;
+    for what in ["as ordered", "has its traffic back"] {
+        ensure!(all.lines().filter(|line| line.contains(what)).count() == 2, "{what}: {all}");
+    }
+
+    // A router that starts has read both records, and counts its region's.
+    pair.virginia.program.kill().await?;
+    pair.virginia.restart().await?;
+    let overview = pair.virginia.get(&pair.client, "/failover").await?;
+    assert_eq!(overview["total_failovers"], 1, "{overview}");
+    ensure!(overview["average_duration_ms"].is_number(), "{overview}");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::table::{BAD, Cell, DOUBTFUL, GOOD};
 
 /// `GET /failover`.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Overview {
     pub(crate) region: RegionId,
     pub(crate) router: String,

@@ -41,8 +41,12 @@ pub(super) async fn confirm(question: &str) -> Result<()> {
         let _ = answer.send(asked.map(|_| line));
     });
     let line = answered.await.context("nobody answered")?.context("cannot ask")?;
-    match line.trim() {
-        "y" | "Y" | "yes" => Ok(()),
+    if !line.ends_with('\n') {
+        // The end of the input leaves the cursor behind the question.
+        let _ = writeln!(io::stderr());
+    }
+    match line.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
         _ => Err(anyhow!("nothing was done")),
     }
 }

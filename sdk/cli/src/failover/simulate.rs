@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use crate::{
     Verdict,
     operator::{self, OperatorArgs},
-    router::RouterArgs,
+    router::Router,
     table::{self, BAD, harmless, render},
-    watch::WatchArgs,
+    view::ViewArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -41,18 +41,13 @@ pub(crate) struct Args {
     /// The region that would take its traffic first
     #[arg(long, value_name = "REGION", value_parser = NonEmptyStringValueParser::new().map(RegionId::from))]
     to: Option<RegionId>,
-    #[command(flatten)]
-    router: RouterArgs,
     /// Why, for the audit trail
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
     operator: OperatorArgs,
     #[command(flatten)]
-    watch: WatchArgs,
-    /// Tell it as a line of JSON
-    #[arg(long)]
-    json: bool,
+    view: ViewArgs,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,12 +58,11 @@ struct Simulated {
 }
 
 pub(super) async fn run(args: &Args) -> Result<Verdict> {
-    let router = args.router.open()?;
     let question = json!({"region": args.region, "to_region": args.to});
     let reason = args.reason.as_deref().map(operator::reason).transpose()?;
     // Recorded once, however often it is drawn.
     let signature = Cell::new(Some((args.operator.name()?, reason)));
-    let draw = async || {
+    let draw = async |router: &Router| {
         let mut body = question.clone();
         if let Some((operator, reason)) = signature.take() {
             (body["operator"], body["reason"]) = (operator.into(), reason.into());
@@ -76,10 +70,10 @@ pub(super) async fn run(args: &Args) -> Result<Verdict> {
         let answer: Value = router.post(&["failover", "simulate"], &body).await?;
         let simulated: Simulated =
             serde_json::from_value(answer.clone()).context("cannot read the router's answer")?;
-        let text = if args.json { format!("{answer}\n") } else { as_text(&simulated) };
+        let text = if args.view.json { format!("{answer}\n") } else { as_text(&simulated) };
         Ok((text, verdict(&simulated)))
     };
-    args.watch.show(draw).await
+    args.view.show(draw).await
 }
 
 fn verdict(simulated: &Simulated) -> Verdict {

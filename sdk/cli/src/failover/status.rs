@@ -9,9 +9,10 @@ use super::answer::{Overview, describe, healthy, keeps, names, state_cell};
 use crate::{
     Verdict,
     clock::{age, now},
-    router::RouterArgs,
+    regions::NO_REGION,
+    router::Router,
     table::{Cell, harmless, render},
-    watch::WatchArgs,
+    view::ViewArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -30,25 +31,19 @@ const HEADS: [&str; 7] = ["REGION", "STATE", "KEEPS", "HEALTHY", "SINCE", "ORDER
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    router: RouterArgs,
-    #[command(flatten)]
-    watch: WatchArgs,
-    /// Tell it as a line of JSON
-    #[arg(long)]
-    json: bool,
+    view: ViewArgs,
 }
 
 pub(super) async fn run(args: &Args) -> Result<Verdict> {
-    let router = args.router.open()?;
-    let draw = async || {
-        let text = if args.json {
+    let draw = async |router: &Router| {
+        let text = if args.view.json {
             format!("{}\n", router.get::<serde_json::Value>(&["failover"]).await?)
         } else {
             as_text(&router.get(&["failover"]).await?, now())
         };
         Ok((text, Verdict::Good))
     };
-    args.watch.show(draw).await
+    args.view.show(draw).await
 }
 
 fn as_text(overview: &Overview, now: Timestamp) -> String {
@@ -78,7 +73,10 @@ fn as_text(overview: &Overview, now: Timestamp) -> String {
     }
     let rows: Vec<_> = regions.iter().map(|status| row(status, now)).collect();
     text.push('\n');
-    text.push_str(&render(&HEADS, &rows));
+    text.push_str(&match rows.is_empty() {
+        true => format!("{NO_REGION}\n"),
+        false => render(&HEADS, &rows),
+    });
     text
 }
 
@@ -139,6 +137,8 @@ mod tests {
             events: Vec::new(),
             unstored_orders: 1,
         };
+        let nobody = Overview { regions: Vec::new(), ..overview.clone() };
+        assert!(as_text(&nobody, Timestamp(0)).ends_with(&format!("\n\n{NO_REGION}\n")));
         let text = as_text(&overview, Timestamp(180_000));
         let plain = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<&str> = plain.lines().collect();

@@ -182,7 +182,7 @@ async fn what_could_be_two_instances_or_has_no_region_exits_with_2() {
 
     let nobody = said_by_nobody(&engine).await;
     assert_eq!(nobody.code, Some(2));
-    assert!(nobody.err.contains("`--operator` says nothing"), "{}", nobody.err);
+    assert!(nobody.err.contains("say who wants it with `--operator`"), "{}", nobody.err);
     engine.stop().await;
 
     let engine = Engine::start().await;

@@ -74,6 +74,17 @@ async fn what_is_no_router_is_told_from_one_that_refuses() {
 }
 
 #[tokio::test]
+async fn a_router_without_regions_is_told_from_an_empty_table() {
+    let (url, serving) = answering(http("200 OK", "[]")).await;
+    for arguments in [&["regions"][..], &["regions", "--json"]] {
+        let said = said(command().args(arguments).args(["--router", &url])).await;
+        assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{said:?}");
+        assert!(said.err.starts_with("no region is registered: list them"), "{}", said.err);
+    }
+    serving.abort();
+}
+
+#[tokio::test]
 async fn an_endless_answer_is_cut_off() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

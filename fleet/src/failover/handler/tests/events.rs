@@ -79,7 +79,7 @@ fn a_failover_on_another_routers_word_begins_with_the_word() {
     world.look();
     let [event] = &world.events()[..] else { unreachable!("{:?}", world.events()) };
     assert_eq!(event.duration_ms, Some(0));
-    assert_eq!(event.reason.as_deref(), Some("router-1 says so"));
+    assert_eq!(event.reason.as_deref(), Some("as router-1 has it"));
 }
 
 #[test]

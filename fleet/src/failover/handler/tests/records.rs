@@ -42,6 +42,19 @@ fn a_follower_keeps_step_with_the_holder() {
 }
 
 #[test]
+fn a_word_that_holds_a_region_to_nothing_is_not_quoted() {
+    let mut world = world();
+    world.handler.record(word(FailoverActive, 0.0, stamp(3, 0)), 0);
+    world.pass(28 * SECOND_MS);
+    world.handler.record(word(Normal, 1.0, stamp(3, 1)), world.now_ms);
+    world.pass(4 * SECOND_MS);
+    let statuses = world.handler.status();
+    let eu = statuses.iter().find(|status| status.region == "eu".into()).unwrap();
+    assert_eq!(eu.state, Recovering);
+    assert_eq!(eu.reason.as_deref(), Some("10 of 10 instances take requests"));
+}
+
+#[test]
 fn while_nobody_looks_a_word_runs_out_as_little_as_a_hold() {
     let mut world = world();
     world.handler.record(word(Normal, 1.0, stamp(3, 0)), 0);
