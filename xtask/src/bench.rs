@@ -13,7 +13,7 @@ pub(crate) struct Args {
     #[arg(value_enum)]
     names: Vec<Bench>,
     #[command(flatten)]
-    pgo: pgo::Args,
+    pgo: pgo::Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
@@ -71,7 +71,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 /// Whether its goals were met.
-fn measure(bench: Bench, pgo: &pgo::Args) -> Result<bool> {
+fn measure(bench: Bench, pgo: &pgo::Options) -> Result<bool> {
     let (package, name) = match bench {
         Bench::Policy => ("mrgc-tests", "policy"),
         Bench::Decision => ("mrgc-router", "decision"),

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long)]
     check: bool,
     #[command(flatten)]
-    pgo: pgo::Args,
+    pgo: pgo::Options,
 }
 
 /// A program that is packaged. Its name is the package's, the service's and the user's.

@@ -22,7 +22,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 const TRAIN_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Options {
     /// Build the router once, not a second time by what it does under load; slower by a tenth
     #[arg(long)]
     no_pgo: bool,
@@ -41,8 +41,8 @@ fn folder() -> PathBuf {
 
 /// Builds the router that ships, to where cargo puts that of the profile `dist`. False where the plain one has
 /// to do, for want of a tool, which is said, or because it was asked for.
-pub(crate) fn build(args: &Args, steps: &Steps) -> Result<bool> {
-    if args.no_pgo {
+pub(crate) fn build(options: &Options, steps: &Steps) -> Result<bool> {
+    if options.no_pgo {
         return Ok(false);
     }
     let compiler = Compiler::ask()?;
