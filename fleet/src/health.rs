@@ -21,5 +21,5 @@ mod probes;
 pub use breaker::{Admission, Breaker, BreakerState, Change, EjectionConfig, Room};
 pub use freshness::Freshness;
 pub use outcome::Outcome;
-pub use peers::{PeerChange, PeerConfig, Peers};
+pub use peers::{MAX_OUTSTANDING, PeerChange, PeerConfig, Peers};
 pub use probes::{ProbeConfig, ProbeResult, Probes, Verdict};

@@ -7,7 +7,7 @@
 //!  ejections ─────────────────┘                            │
 //!  operators' orders, the lease holder's word ─────────────┤
 //!                                                          ▼
-//!                                   deeds of a lease's holder: drain, replace, record
+//!                                   deeds of a lease's holder: drain, replace, scale, record
 //! ```
 //!
 //! The router's shell and the simulator feed the same machine, so what is simulated is what runs. Every
@@ -15,6 +15,7 @@
 
 mod deeds;
 mod reading;
+mod scale;
 mod tally;
 
 use std::{
@@ -33,6 +34,8 @@ use deeds::{Condition, Ledger};
 pub use deeds::{Deed, Epochs};
 pub use reading::Reading;
 use reading::{Heard, merged};
+use scale::Scaler;
+pub use scale::Scaling;
 use tally::{Tallies, Tally};
 
 const REMEDIES_EVERY_MS: u64 = 1_000;
@@ -65,6 +68,7 @@ pub struct Monitor {
     handler: Handler,
     builder: Builder,
     ledger: Ledger,
+    scaler: Scaler,
     regions: Vec<Region>,
     /// By the instances' ids.
     heard: Vec<Heard>,
@@ -114,6 +118,7 @@ impl Monitor {
             handler: Handler::new(settings.home.clone(), settings.thresholds, at),
             builder: Builder::new(settings.home.clone()),
             ledger: Ledger::default(),
+            scaler: Scaler::default(),
             regions: Vec::new(),
             heard: Vec::new(),
             impaired: BTreeMap::new(),
@@ -178,9 +183,8 @@ impl Monitor {
     pub fn probes_due(&mut self, now_ms: u64) -> Vec<ProbeDue> {
         let due = self.probes.due(now_ms);
         let address = |id: InstanceId| {
-            let at = self.heard.binary_search_by(|heard| heard.id().cmp(&id)).ok()?;
-            let registration = &self.heard[at].standing.registration;
-            Some(ProbeDue { id, address: registration.health_address.clone() })
+            let address = self.standing(&id)?.registration.health_address.clone();
+            Some(ProbeDue { id, address })
         };
         due.into_iter().filter_map(address).collect()
     }
@@ -206,6 +210,16 @@ impl Monitor {
     pub fn home_instances(&self) -> impl Iterator<Item = &InstanceId> {
         let registrations = self.heard.iter().map(|heard| &heard.standing.registration);
         registrations.filter(|r| r.region == self.settings.home).map(|r| &r.id)
+    }
+
+    /// An instance as it was read last.
+    pub fn standing(&self, id: &InstanceId) -> Option<&Arc<Standing>> {
+        Some(&self.heard(id)?.standing)
+    }
+
+    /// Whether there is evidence against an instance of home, beside what live requests show.
+    pub fn is_condemned(&self, id: &InstanceId) -> bool {
+        self.heard(id).is_some_and(|heard| heard.is_condemned(self.condition(id)))
     }
 
     /// The instances whose machines the cloud calls impaired, in place of those that it did before.
@@ -315,11 +329,21 @@ impl Monitor {
             let writer = (&self.settings.home, self.settings.router.as_str());
             let statuses = self.handler.status();
             deeds.extend(self.ledger.records(writer, statuses, epoch, (now_ms, at)));
+            deeds.extend(self.scalings(epoch, now_ms, at).into_iter().map(Deed::Scale));
             if self.restored == Some(epoch) {
                 deeds.extend(self.events.drain(..).map(Deed::Event));
             }
         }
         deeds
+    }
+
+    fn scalings(&mut self, epoch: u64, now_ms: u64, at: Timestamp) -> Vec<Scaling> {
+        let moves = scale::moves(&self.handler, &self.regions);
+        let mut scaler = std::mem::take(&mut self.scaler);
+        let home = &self.settings.home;
+        let scalings = scaler.handle(home, &moves, self.members(), epoch, (now_ms, at));
+        self.scaler = scaler;
+        scalings
     }
 
     /// When something changes by itself.
@@ -346,9 +370,24 @@ impl Monitor {
         self.probes.failures(id)
     }
 
+    /// Pings to one region that are neither answered nor missed, where there are most of them.
+    pub fn pings_outstanding(&self) -> usize {
+        self.peers.outstanding()
+    }
+
+    /// Failovers that wait to be written under a lease.
+    pub fn events_waiting(&self) -> usize {
+        self.events.len()
+    }
+
     /// Who this router is, in records and wishes.
     pub fn router(&self) -> &str {
         &self.settings.router
+    }
+
+    fn heard(&self, id: &InstanceId) -> Option<&Heard> {
+        let at = self.heard.binary_search_by(|heard| heard.id().cmp(id)).ok()?;
+        self.heard.get(at)
     }
 
     /// What probes and the cloud say of an instance of home.

@@ -58,7 +58,8 @@ pub struct Config {
     pub placement: Vec<PlacementRule>,
 }
 
-/// What this process does. Those that are not told do all but serve the state.
+/// What this process does. Those that are not told do all but serve the state. Each but that one serves the
+/// control API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Roles(pub BTreeSet<Role>);
@@ -68,7 +69,7 @@ pub struct Roles(pub BTreeSet<Role>);
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Forwards requests and serves the control API.
+    /// Forwards requests.
     Proxy,
     /// Probes the region's instances; drains and replaces those that are unhealthy.
     Health,
@@ -88,14 +89,19 @@ impl Roles {
     pub fn has(&self, role: Role) -> bool {
         self.0.contains(&role)
     }
+
+    /// Whether this process knows the fleet: all roles but that of the state.
+    pub fn watch_fleet(&self) -> bool {
+        self.0.iter().any(|role| *role != Role::State)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
-    /// Where clients and other routers send requests.
+    /// Where clients and other routers send requests: of the role `proxy`.
     pub data: SocketAddr,
-    /// The operator's API. It has no authentication of its own: keep it on loopback.
+    /// The operator's API, of every role but `state`. It has no authentication of its own: keep it on loopback.
     pub control: SocketAddr,
     /// Data threads; 0 for one per core.
     pub threads: usize,

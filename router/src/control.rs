@@ -9,13 +9,17 @@ mod instances;
 mod metrics;
 mod uploads;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     attestation::Attestations, cloud::Looks, collect::Collection, config::Config, data::Threads,
-    flight::Clock, health::HealthBoard, policies::Handle,
+    failovers::Failovers, flight::Clock, health::HealthBoard, policies::Handle, problem::Refusal,
 };
 
 pub use failover::Failover;
@@ -25,21 +29,39 @@ pub use uploads::Uploads;
 #[derive(Debug)]
 pub struct Context {
     pub config: Arc<Config>,
+    /// Has the fleet in every process; routes and policies where requests are forwarded.
     pub conductor: Handle,
-    pub uploads: Arc<Uploads>,
+    /// `None` where this process forwards no requests.
+    pub proxy: Option<Arc<Proxy>>,
     pub health: HealthBoard,
-    pub threads: Threads,
     pub store: Option<mrgc_store::Store>,
-    /// `None` without a store.
-    pub collection: Option<Arc<Collection>>,
-    pub attestations: Attestations,
     /// `None` where EC2 is not asked.
     pub looks: Option<Looks>,
     pub failover: Failover,
+    pub failovers: Failovers,
     pub clock: Clock,
     pub started: std::time::Instant,
     /// Dry runs so far, so that round-robin moves on from one to the next.
-    pub dry_runs: std::sync::atomic::AtomicU64,
+    pub dry_runs: AtomicU64,
+}
+
+impl Context {
+    fn proxy(&self) -> Result<&Proxy, Refusal> {
+        let why = "this process forwards no requests: ask one of the region with the role `proxy`";
+        self.proxy.as_deref().ok_or_else(|| Refusal::Conflict(why.to_owned()))
+    }
+}
+
+/// What a process that forwards requests has beyond others.
+#[derive(Debug)]
+pub struct Proxy {
+    pub uploads: Arc<Uploads>,
+    pub threads: Threads,
+    /// How long requests in flight have to end.
+    pub drain: Duration,
+    /// `None` without a store.
+    pub collection: Option<Arc<Collection>>,
+    pub attestations: Attestations,
 }
 
 /// Serves the API until `shutdown` turns true.

@@ -8,7 +8,7 @@ use mrgc_fleet::{
         Desired, DesiredState, RegionId, Replacement, ReplacementOutcome, Stamp, Standing,
         Timestamp,
     },
-    monitor::{Deed, Epochs},
+    monitor::{Deed, Epochs, Scaling},
 };
 use mrgc_store::{AuditEntry, LeaseKeeper, Store, StoreError};
 use tokio::{sync::mpsc, time::timeout};
@@ -42,25 +42,25 @@ impl Doer {
     /// Contends for the leases from now on. `router` is who this is, for people; `groups` are told of what
     /// is to be replaced.
     pub fn start(store: &Store, config: &Config, router: &str, groups: Option<Groups>) -> Self {
-        let keep = |role: Role, name: &str| {
-            let lease = format!("{name}/{}", config.home());
+        let home = config.home();
+        let keep = |role: Role, lease: String| {
             let has = config.roles.has(role);
             has.then(|| store.keep_lease(&lease, router, config.failover.lease()))
         };
         let (waiting, deeds) = mpsc::channel(WAITING);
         let worker = Worker {
             store: store.clone(),
-            home: config.home(),
+            home: home.clone(),
             router: router.to_owned(),
             groups,
             unwritten: VecDeque::new(),
         };
         tokio::spawn(worker.run(deeds));
         Self {
-            health: keep(Role::Health, "health"),
-            failover: keep(Role::Failover, "failover"),
+            health: keep(Role::Health, format!("health/{home}")),
+            failover: keep(Role::Failover, failover_lease(&home)),
             waiting: Some(waiting),
-            history: Some((store.clone(), config.home())),
+            history: Some((store.clone(), home)),
         }
     }
 
@@ -106,6 +106,11 @@ impl Doer {
     }
 }
 
+/// The lease under which a region's records are written.
+pub fn failover_lease(home: &RegionId) -> String {
+    format!("failover/{home}")
+}
+
 /// What the routers of `home` have stored of failovers, the latest: each region's tell of the same ones.
 pub async fn past_failovers(
     store: &Store,
@@ -121,7 +126,7 @@ struct Worker {
     home: RegionId,
     router: String,
     groups: Option<Groups>,
-    /// Events of the history: nothing else would bring them again.
+    /// Events of the history, and what is asked of the auto-scaler: nothing else would bring them again.
     unwritten: VecDeque<Deed>,
 }
 
@@ -136,6 +141,10 @@ impl Worker {
                 },
             };
             let Some(deed) = deed else { return };
+            if let Deed::Scale(new) = &deed {
+                let is_old = |deed: &Deed| matches!(deed, Deed::Scale(old) if old.pool == new.pool);
+                self.unwritten.retain(|deed| !is_old(deed));
+            }
             let done = timeout(LIMIT, self.act(&deed)).await;
             let error = match done {
                 Ok(Ok(())) => continue,
@@ -143,7 +152,7 @@ impl Worker {
                 Err(_) => format!("not done within {} s", LIMIT.as_secs()),
             };
             tracing::warn!(%error, deed = name(&deed), "not written");
-            if matches!(deed, Deed::Event(_)) {
+            if matches!(deed, Deed::Event(_) | Deed::Scale(_)) {
                 if self.unwritten.len() == UNWRITTEN {
                     self.unwritten.pop_front();
                 }
@@ -156,6 +165,7 @@ impl Worker {
         match deed {
             Deed::Replace { instance, reason } => self.replace(instance, reason).await,
             Deed::Release { instance } => self.release(instance).await,
+            Deed::Scale(scaling) => self.scale(scaling).await,
             Deed::Record(record) => match self.store.put_region_record(record).await {
                 // Another holds the lease by now.
                 Err(StoreError::Superseded { .. }) => Ok(()),
@@ -191,17 +201,29 @@ impl Worker {
 
     async fn release(&self, instance: &Standing) -> Result<(), StoreError> {
         let registration = &instance.registration;
-        tracing::info!(instance = %registration.id, "healthy again: released");
-        self.audit("release", instance, Some("its probes pass again")).await?;
+        let outcome = why_released(instance);
+        tracing::info!(instance = %registration.id, outcome, "healthy again: released");
+        self.audit("release", instance, Some(&outcome)).await?;
         self.desire(instance, DesiredState::Serving, None).await?;
-        let outcome =
-            ReplacementOutcome { at: wall_clock(), outcome: "its probes pass again".to_owned() };
+        let outcome = ReplacementOutcome { at: wall_clock(), outcome };
         let (region, id) = (&registration.region, &registration.id);
         // Asked for, perhaps, before its agent was started again, which made another generation of it.
         let Some(asked) = self.store.replacement(region, id).await? else { return Ok(()) };
         match self.store.close_replacement(region, id, asked.generation, &outcome).await {
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    async fn scale(&self, scaling: &Scaling) -> Result<(), StoreError> {
+        let stored = self.store.capacities(&self.home).await?.remove(&scaling.pool);
+        let Some(capacity) = scaling.over(stored.as_ref(), &self.home) else { return Ok(()) };
+        let (pool, desired, reason) = (&scaling.pool, capacity.desired, &scaling.reason);
+        tracing::info!(%pool, desired, reason, "capacity asked for");
+        match self.store.put_capacity(&capacity).await {
+            // Another holds the lease by now, or has asked for more since.
+            Err(StoreError::Superseded { .. }) => Ok(()),
+            written => written,
         }
     }
 
@@ -240,11 +262,52 @@ impl Worker {
     }
 }
 
+/// With what it was drained for: its probes, or EC2's word.
+fn why_released(instance: &Standing) -> String {
+    match instance.desired.as_ref().and_then(|drain| drain.reason.as_deref()) {
+        Some(reason) => format!("its probes pass, and this is over: {reason}"),
+        None => "its probes pass again".to_owned(),
+    }
+}
+
 fn name(deed: &Deed) -> &'static str {
     match deed {
         Deed::Replace { .. } => "replace",
         Deed::Release { .. } => "release",
+        Deed::Scale(_) => "scale",
         Deed::Record(_) => "record",
         Deed::Event(_) => "event",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mrgc_fleet::model::Registration;
+
+    use super::*;
+
+    #[test]
+    fn a_release_says_what_is_over() {
+        let registration = Registration::new("i-1", "us", "p", "a:1");
+        let drained_for = |reason: Option<&str>| {
+            let drain = Desired {
+                instance: "i-1".into(),
+                region: "us".into(),
+                state: DesiredState::Draining,
+                reason: reason.map(str::to_owned),
+                operator: None,
+                automatic: true,
+                at: Timestamp(0),
+                writer_region: "us".into(),
+                stamp: Stamp::default(),
+            };
+            let standing = Standing::new(registration.clone(), None);
+            why_released(&Standing { desired: Some(drain), ..standing })
+        };
+        for reason in ["answered 503", "EC2: system status impaired"] {
+            let told = drained_for(Some(reason));
+            assert_eq!(told, format!("its probes pass, and this is over: {reason}"));
+        }
+        assert_eq!(drained_for(None), "its probes pass again");
     }
 }

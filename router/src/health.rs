@@ -22,6 +22,7 @@ pub struct HealthBoard(Arc<Board>);
 #[derive(Debug)]
 struct Board {
     region: RegionId,
+    forwards: bool,
     draining: AtomicBool,
     checks: ArcSwap<BTreeMap<&'static str, Check>>,
     attested_pools: ArcSwap<Vec<PoolId>>,
@@ -73,9 +74,11 @@ pub struct Health {
 }
 
 impl HealthBoard {
-    pub fn new(region: RegionId) -> Self {
-        let (checks, attested_pools) = Default::default();
-        Self(Arc::new(Board { region, draining: AtomicBool::new(false), checks, attested_pools }))
+    /// `forwards`: clients are sent here, unless it answers that nothing can be served. Of a process that
+    /// only watches, that is no reason to end it.
+    pub fn new(region: RegionId, forwards: bool) -> Self {
+        let (draining, checks, attested_pools) = Default::default();
+        Self(Arc::new(Board { region, forwards, draining, checks, attested_pools }))
     }
 
     /// Sets what a part says; the last word stands.
@@ -105,9 +108,9 @@ impl HealthBoard {
         let has = |status| checks.values().any(|check| check.status == status);
         let (code, status) = if self.0.draining.load(Relaxed) {
             (StatusCode::SERVICE_UNAVAILABLE, "draining")
-        } else if has(Status::Error) {
+        } else if has(Status::Error) && self.0.forwards {
             (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
-        } else if has(Status::Degraded) {
+        } else if has(Status::Error) || has(Status::Degraded) {
             (StatusCode::OK, "degraded")
         } else {
             (StatusCode::OK, "healthy")

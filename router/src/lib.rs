@@ -13,6 +13,7 @@ pub mod config;
 mod control;
 mod data;
 mod deeds;
+mod failovers;
 pub mod flight;
 mod health;
 mod monitor;

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use mrgc_router::{
     Running,
-    config::{Config, Role, Roles},
+    config::{Config, Role},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -68,10 +68,17 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn read(&self) -> Result<Config> {
+    /// With `roles` in place of those that are configured, unless there are none.
+    fn read(&self, roles: &[Role]) -> Result<Config> {
         let name = self.path.display().to_string();
         let text = fs::read_to_string(&self.path).with_context(|| format!("cannot read {name}"))?;
-        Ok(Config::read(&name, &text, std::env::vars_os())?)
+        // As one more variable: what other roles ask of the configuration is checked, too.
+        let variable = |list: String| ("MRGC_ROUTER__ROLES".into(), list.into());
+        let roles = match roles.is_empty() {
+            true => None,
+            false => Some(variable(serde_json::to_string(roles)?)),
+        };
+        Ok(Config::read(&name, &text, std::env::vars_os().chain(roles))?)
     }
 }
 
@@ -87,15 +94,9 @@ fn main() -> ExitCode {
 
 fn work(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Run { config, roles, print_address } => {
-            let mut config = config.read()?;
-            if !roles.is_empty() {
-                config.roles = Roles(roles.into_iter().collect());
-            }
-            serve(config, print_address)
-        }
+        Command::Run { config, roles, print_address } => serve(config.read(&roles)?, print_address),
         Command::Validate { config } => {
-            config.read()?;
+            config.read(&[])?;
             writeln!(std::io::stdout(), "{}: ok", config.path.display())?;
             Ok(())
         }

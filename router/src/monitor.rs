@@ -9,17 +9,16 @@
 //!  attestations ────┘
 //! ```
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod losses;
+
+use std::time::{Duration, Instant};
 
 use mrgc_fleet::{
-    failover::{FailoverEvent, Output, Transition},
+    failover::FailoverEvent,
     health::ProbeResult,
     model::{InstanceId, RegionId},
     monitor::{LONGEST_TURN_MS, Monitor, PingDue, ProbeDue, Reading, Settings},
-    snapshot::{Candidate, Level, Snapshot},
+    snapshot::{Snapshot, View},
 };
 use tokio::sync::mpsc;
 
@@ -29,11 +28,15 @@ use crate::{
     config::Config,
     control::failover::Command,
     deeds::Doer,
+    failovers::Failovers,
     flight::{Clock, FleetView, Signs, Slot},
     health::{Check, HealthBoard},
     ping::{AttestedPools, Pinger, Pong},
     policies::Handle,
-    probe::Prober,
+    probe::{
+        Prober,
+        answers::{LastProbes, Sent, has_answered_since, has_reported_since},
+    },
     sync::{publish, wall_clock},
 };
 
@@ -60,7 +63,8 @@ pub enum Event {
     Probed {
         id: InstanceId,
         result: ProbeResult,
-        sent_ms: u64,
+        /// The probe before.
+        before: Option<Sent>,
     },
     Pinged {
         region: RegionId,
@@ -133,8 +137,9 @@ fn settings(config: &Config, router: &str) -> Settings {
 /// What the shell works with.
 #[derive(Debug)]
 pub struct Parts {
-    /// `None` where this process forwards no requests.
-    pub conductor: Option<Handle>,
+    pub conductor: Handle,
+    /// Whether this process forwards requests, and so sees who answers them.
+    pub forwards: bool,
     pub health: HealthBoard,
     pub signs: Signs,
     pub clock: Clock,
@@ -144,6 +149,7 @@ pub struct Parts {
     /// `None` where EC2 is not asked.
     pub cloud: Option<cloud::Watch>,
     pub doer: Doer,
+    pub failovers: Failovers,
     pub events: mpsc::Sender<Event>,
 }
 
@@ -151,6 +157,7 @@ pub struct Parts {
 pub struct Shell {
     observer: Observer,
     parts: Parts,
+    last_probes: LastProbes,
     published: Instant,
     is_stale: bool,
     /// The last epoch of the lease under which the history was asked for.
@@ -159,7 +166,8 @@ pub struct Shell {
 
 impl Shell {
     pub fn new(observer: Observer, parts: Parts) -> Self {
-        Self { observer, parts, published: Instant::now(), is_stale: true, asked: None }
+        let (last_probes, published) = (LastProbes::default(), Instant::now());
+        Self { observer, parts, last_probes, published, is_stale: true, asked: None }
     }
 
     /// Runs until the process ends.
@@ -187,6 +195,7 @@ impl Shell {
             Event::Read { reading, interval } => {
                 self.parts.health.set("store", Check::ok());
                 self.observer.read(*reading, interval, now_ms);
+                self.last_probes.keep(self.observer.monitor.home_instances());
             }
             Event::Away(why) => {
                 let why = format!("the last snapshot stands: {why}");
@@ -194,10 +203,13 @@ impl Shell {
                 // What attested the enclaves lapses all the same.
                 self.is_stale = true;
             }
-            Event::Probed { id, result, sent_ms } => {
-                let fleet = self.parts.fleet();
-                let slot = fleet.as_deref().and_then(|fleet| slot(fleet, &id));
-                let answered = slot.is_some_and(|slot| slot.answered_ms() >= sent_ms);
+            Event::Probed { id, result, before } => {
+                let (fleet, before) = (self.parts.conductor.fleet(), before.as_ref());
+                let slot = slot(&fleet, &id);
+                let answered = match self.parts.forwards {
+                    true => slot.is_some_and(|s| has_answered_since(before, s.answered_ms())),
+                    false => monitor.standing(&id).is_some_and(|s| has_reported_since(before, s)),
+                };
                 let was_unhealthy = monitor.verdict(&id).is_unhealthy();
                 if let Some(verdict) = monitor.probed(&id, result, answered, now_ms) {
                     tracing::info!(instance = %id, ?verdict, "its probes changed their verdict");
@@ -228,13 +240,13 @@ impl Shell {
     /// After each event: what follows from it.
     fn turn(&mut self) {
         let (now_ms, at) = (self.parts.clock.now_ms(), wall_clock());
-        let fleet = self.parts.fleet();
-        let ejected = fleet.as_deref().map_or(0, |fleet| ejected_at_home(fleet, now_ms));
+        let fleet = self.parts.conductor.fleet();
+        let ejected = ejected_at_home(&fleet, now_ms);
         let monitor = &mut self.observer.monitor;
-        monitor.evaluate(ejected, now_ms, at).iter().for_each(tell);
-        if let Some(fleet) = &fleet {
-            mask_peers(monitor, fleet);
-        }
+        let outputs = monitor.evaluate(ejected, now_ms, at);
+        let timeout_ms = monitor.handler().thresholds().failover_timeout_ms;
+        self.parts.failovers.take(&outputs, timeout_ms, at);
+        losses::mark(monitor, &fleet, now_ms);
         let mut epochs = self.parts.doer.epochs();
         if let Some(cloud) = &mut self.parts.cloud {
             cloud.turn(epochs.health.is_some(), monitor, &self.parts.events, now_ms);
@@ -252,9 +264,7 @@ impl Shell {
         if self.is_stale && self.published.elapsed() >= LEAST_BETWEEN_SNAPSHOTS {
             self.is_stale = false;
             self.published = Instant::now();
-            if let Some(conductor) = &self.parts.conductor {
-                publish(conductor, &self.parts.health, self.observer.snapshot());
-            }
+            publish(&self.parts.conductor, &self.parts.health, self.observer.snapshot());
         }
     }
 
@@ -274,10 +284,12 @@ impl Shell {
         if let Some(prober) = &self.parts.prober {
             for ProbeDue { id, address } in monitor.probes_due(now_ms) {
                 let (prober, events) = (prober.clone(), self.parts.events.clone());
+                let sent = Sent { at_ms: now_ms, standing: monitor.standing(&id).cloned() };
+                let before = self.last_probes.sent(&id, sent);
                 tokio::spawn(async move {
                     let result = prober.probe(&address).await;
                     // The shell is gone when the process ends.
-                    let _ = events.send(Event::Probed { id, result, sent_ms: now_ms }).await;
+                    let _ = events.send(Event::Probed { id, result, before }).await;
                 });
             }
         }
@@ -291,48 +303,23 @@ impl Shell {
     }
 }
 
-impl Parts {
-    fn fleet(&self) -> Option<Arc<FleetView>> {
-        self.conductor.as_ref().map(Handle::fleet)
-    }
-}
-
-/// For the log.
-fn tell(output: &Output) {
-    match output {
-        Output::Changed { region, transition: Transition { from, to, share, reason, .. } } => {
-            tracing::warn!(%region, %from, %to, share, reason, "a region changed");
-        }
-        Output::Event(event) => {
-            let FailoverEvent { id, to, duration_ms, ended_at, .. } = event;
-            tracing::warn!(id, ?to, duration_ms, is_over = ended_at.is_some(), "failover");
-        }
-    }
-}
-
 /// Instances of home that would take requests, had live ones not ejected them. One whose time is over counts
 /// as well until it is tried: where its region gets no requests, nothing else would ever bring it back.
 fn ejected_at_home(fleet: &FleetView, now_ms: u64) -> u32 {
-    let ejected = at_home(fleet).filter(|(c, slot)| c.ready && slot.is_shut_out(now_ms));
-    ejected.count() as u32
-}
-
-/// Regions whose routers do not answer are out at once, before the next snapshot.
-fn mask_peers(monitor: &Monitor, fleet: &FleetView) {
-    for view in fleet.snapshot.views().filter(|view| view.key.level == Level::Region) {
-        for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
-            slot.set_unreachable(monitor.is_unreachable(&candidate.region));
-        }
-    }
+    let instances = at_home(fleet).flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
+    instances.filter(|(c, slot)| c.ready && slot.is_shut_out(now_ms)).count() as u32
 }
 
 fn slot<'a>(fleet: &'a FleetView, id: &InstanceId) -> Option<&'a Slot> {
-    let mut candidates = at_home(fleet);
-    candidates.find(|(candidate, _)| *candidate.id == *id.as_str()).map(|(_, slot)| &**slot)
+    let slot = |view: &View| {
+        let at = view.candidates.iter().position(|candidate| *candidate.id == *id.as_str())?;
+        fleet.slot(view.id, at as u32)
+    };
+    at_home(fleet).find_map(slot)
 }
 
-fn at_home(fleet: &FleetView) -> impl Iterator<Item = (&Candidate, &Arc<Slot>)> {
+/// The views of home's instances.
+fn at_home(fleet: &FleetView) -> impl Iterator<Item = &View> {
     let home = Some(&fleet.snapshot.home);
-    let views = fleet.snapshot.views().filter(move |view| view.key.region.as_ref() == home);
-    views.flat_map(|view| view.candidates.iter().zip(fleet.slots(view)))
+    fleet.snapshot.views().filter(move |view| view.key.region.as_ref() == home)
 }

@@ -4,9 +4,16 @@
 //! what is asked. Nothing an instance answers can hold a probe for longer than its timeout, or make it read
 //! more than [`MAX_BODY_BYTES`], or send it anywhere else.
 
+pub mod answers;
 mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -63,6 +70,15 @@ struct Inner {
     config: HealthCheck,
     headers: HeaderMap,
     tls: Option<TlsConnector>,
+    counts: Counts,
+}
+
+/// Probes since the router started, by what came of them.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub passed: AtomicU64,
+    pub timed_out: AtomicU64,
+    pub failed: AtomicU64,
 }
 
 impl std::fmt::Debug for Inner {
@@ -88,11 +104,29 @@ impl Prober {
                 Some(tls::connector(config.ca_file.as_deref(), config.allow_insecure)?)
             }
         };
-        Ok(Self(Arc::new(Inner { config: config.clone(), headers, tls })))
+        let counts = Counts::default();
+        Ok(Self(Arc::new(Inner { config: config.clone(), headers, tls, counts })))
     }
 
     /// Probes `host:port`.
     pub async fn probe(&self, address: &str) -> ProbeResult {
+        let result = self.check(address).await;
+        let counts = self.counts();
+        let count = match &result {
+            ProbeResult::Passed => &counts.passed,
+            ProbeResult::TimedOut => &counts.timed_out,
+            ProbeResult::Failed(_) => &counts.failed,
+        };
+        count.fetch_add(1, Relaxed);
+        result
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.0.counts
+    }
+
+    /// A probe by hand: it is not counted.
+    pub async fn check(&self, address: &str) -> ProbeResult {
         let once = timeout(self.0.config.timeout(), self.0.ask(address));
         match once.await {
             Ok(Ok(())) => ProbeResult::Passed,

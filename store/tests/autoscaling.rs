@@ -24,6 +24,7 @@ fn capacity(written_by: &str, epoch: u64, sequence: u64, desired: u32) -> Capaci
         in_service: Some(3),
         pending: Some(1),
         last_decision: Some(ScalingDecision {
+            failover: false,
             at: AT,
             from: 3,
             to: desired,

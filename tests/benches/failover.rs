@@ -66,6 +66,7 @@ async fn lose(regions: &mut Regions, loss: Loss) -> Result<Run> {
     sleep(BEFORE).await;
     let watching = Watching::start(regions);
     let lost = regions.lose(loss, &traffic).await?;
+    let lost_at = lost.instances.start;
     sleep(WATCHED).await;
     let last_sent_at = watching.stop().await?;
     regions.failed_over().await?;
@@ -80,13 +81,13 @@ async fn lose(regions: &mut Regions, loss: Loss) -> Result<Run> {
     for record in &failed {
         eprintln!("failed: {record:?}");
     }
-    let disturbed = lost.start - BEFORE..lost.start + WATCHED;
+    let disturbed = lost_at - BEFORE..lost_at + WATCHED;
     let waits = records
         .iter()
         .filter(|r| regions.entered_by_survivor(r) && disturbed.contains(&r.sent))
         .filter_map(|r| Some(r.head? - r.sent));
     Ok(Run {
-        last_sent: last_sent_at.saturating_duration_since(lost.start),
+        last_sent: last_sent_at.saturating_duration_since(lost_at),
         slowest: waits.max().unwrap_or_default(),
         requests: records.len(),
         failed: failed.len(),

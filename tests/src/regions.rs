@@ -1,8 +1,9 @@
 //! Three regions of real processes under steady traffic, one of which is lost and comes back.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use mrgc_fleet::failover::{RegionState, RegionStatus};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -17,46 +18,74 @@ use crate::{
 
 pub const MODEL: &str = "llama";
 pub const REQUESTS_PER_SECOND: f64 = 200.0;
-const CONNECTIONS: usize = 160;
+/// Enough for all that waits at a region that hangs until its router has noticed.
+const CONNECTIONS: usize = 400;
 
 const INSTANCES: usize = 2;
-/// Two of the lost one's instances, and as many for what they take over.
-const SLOTS: u32 = 32;
+/// The instances that are left can serve all connections at once, so that nothing is shed.
+const SLOTS: u32 = 128;
+
+/// For how long evidence has to be good before a region's traffic begins to come back.
+pub const HOLD: Duration = Duration::from_secs(1);
+/// For how long each step of its return lasts.
+pub const STEP: Duration = Duration::from_secs(1);
 
 /// Every router spreads its requests over all regions, in turn. What takes half a minute and more by default
 /// is short, so that a region's return can be watched. What makes a failover fast is as it is by default.
-const ROUTER: &str = r#"
+fn router_config() -> String {
+    format!(
+        r#"
 [health_check]
 interval_seconds = 0.5
 timeout_seconds = 0.4
-stale_after_seconds = 6.0
+stale_after_seconds = 15.0
 
 [ejection]
 base_seconds = 0.5
 slow_start_seconds = 1.0
 
 [failover]
-hold_seconds = 1.0
-step_seconds = 1.0
+hold_seconds = {hold:?}
+step_seconds = {step:?}
 evaluation_seconds = 1.0
 
 [[routes]]
 name = "any"
-policies = [{ name = "round-robin", level = "region" }]
-"#;
+policies = [{{ name = "round-robin", level = "region" }}]
+"#,
+        hold = HOLD.as_secs_f64(),
+        step = STEP.as_secs_f64(),
+    )
+}
 /// A busy machine takes a thread away for longer than a policy's usual deadlines.
 const PATIENT_POLICIES: [(&str, &str); 2] = [
     ("MRGC_ROUTER__POLICIES__SCORE_DEADLINE_MS", "100"),
     ("MRGC_ROUTER__POLICIES__OBSERVE_DEADLINE_MS", "1000"),
 ];
 
-/// How a region is lost.
+/// How processes are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// SIGKILL: connections are reset, new ones refused.
     Killed,
     /// SIGSTOP: connections are made, and nothing ever comes.
     Stopped,
+}
+
+impl Loss {
+    fn signal(self) -> &'static str {
+        match self {
+            Self::Killed => "KILL",
+            Self::Stopped => "STOP",
+        }
+    }
+}
+
+/// When a region was lost, each from before the first signal to after the last.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    pub instances: Range<Instant>,
+    pub routers: Range<Instant>,
 }
 
 /// The fleet. Virginia is the region to be lost: it has one router, Ireland two, Frankfurt one.
@@ -73,15 +102,6 @@ pub struct Site {
     pub spec: RegionSpec,
     pub routers: Vec<Router>,
     pub instances: Vec<Instance>,
-}
-
-/// What a router says of a region's failover.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Seen {
-    pub region: String,
-    pub state: String,
-    /// Of the region's own traffic, what stays.
-    pub share: f64,
 }
 
 /// A load on all routers, and what came of it.
@@ -119,23 +139,24 @@ impl Regions {
         for router in self.sites().flat_map(|site| &site.routers) {
             for site in self.sites() {
                 router.sees_ready_in(&self.cluster.client, site.spec.id, INSTANCES).await?;
-                self.sees(router, site.spec.id, |seen| seen.share == 1.0 && seen.state == "normal")
-                    .await?;
+                let is_normal =
+                    |seen: &RegionStatus| seen.share == 1.0 && seen.state == RegionState::Normal;
+                self.sees(router, site.spec.id, is_normal).await?;
             }
         }
         Ok(())
     }
 
     /// What a router says of a region.
-    pub async fn seen(&self, router: &Router, region: &str) -> Result<Seen> {
+    pub async fn seen(&self, router: &Router, region: &str) -> Result<RegionStatus> {
         #[derive(Deserialize)]
         struct Failover {
-            regions: Vec<Seen>,
+            regions: Vec<RegionStatus>,
         }
         let url = router.control_url("/failover");
         let answer = self.cluster.client.get(url).send().await?.error_for_status()?;
         let all: Failover = answer.json().await?;
-        let seen = all.regions.into_iter().find(|seen| seen.region == region);
+        let seen = all.regions.into_iter().find(|seen| seen.region.as_str() == region);
         seen.with_context(|| format!("{} knows nothing of {region}", router.region))
     }
 
@@ -144,8 +165,8 @@ impl Regions {
         &self,
         router: &Router,
         region: &str,
-        wanted: impl Fn(&Seen) -> bool,
-    ) -> Result<Seen> {
+        wanted: impl Fn(&RegionStatus) -> bool,
+    ) -> Result<RegionStatus> {
         let what = format!("what {} says of {region}", router.region);
         eventually(&what, PATIENCE, || async {
             let seen = self.seen(router, region).await?;
@@ -187,31 +208,41 @@ impl Regions {
     }
 
     /// Exchanges that failed though they must not have, of a region that went meanwhile and was well again
-    /// after it. One that entered by a survivor may have only where its response had begun before: its head,
-    /// whenever the client got it, came from there.
+    /// after it. One may have whose response had begun when its instance went: its head, whenever the client
+    /// got it, came from there. And so may one that entered by a router which went.
     pub fn failed<'a>(
         &self,
         records: &'a [Record],
-        lost: &Range<Instant>,
+        lost: &Lost,
         well_at: Instant,
     ) -> Vec<&'a Record> {
         let may_fail = |r: &Record| {
             let began_there = r.region.as_deref() == Some(self.lost.spec.id);
-            match self.entered_by_survivor(r) {
-                true => began_there && r.sent <= lost.end,
-                false => r.ended > lost.start && r.sent <= well_at,
-            }
+            let entered_there = !self.entered_by_survivor(r);
+            (began_there && r.sent <= lost.instances.end)
+                || (entered_there && r.ended > lost.routers.start && r.sent <= well_at)
         };
         records.iter().filter(|r| !r.is_ok() && !may_fail(r)).collect()
     }
 
-    /// Loses a region: from before the first signal to after the last. Clients turn to other routers: at once
-    /// where theirs is silent, and otherwise when it drops them.
-    pub async fn lose(&mut self, loss: Loss, traffic: &Traffic) -> Result<Range<Instant>> {
+    /// Loses a region, all of it at once.
+    pub async fn lose(&mut self, loss: Loss, traffic: &Traffic) -> Result<Lost> {
+        self.leave(loss, traffic);
+        let at = self.lost.lose(loss).await?;
+        Ok(Lost { instances: at.clone(), routers: at })
+    }
+
+    /// Loses the routers of a region that has lost its instances.
+    pub async fn lose_routers(&mut self, loss: Loss, traffic: &Traffic) -> Result<Range<Instant>> {
+        self.leave(loss, traffic);
+        take_down(loss, of_routers(&mut self.lost.routers)).await
+    }
+
+    /// Clients turn to other routers: at once where theirs is silent, and otherwise when it drops them.
+    fn leave(&self, loss: Loss, traffic: &Traffic) {
         if loss == Loss::Stopped {
             (0..self.lost.routers.len()).for_each(|router| traffic.load.close(router));
         }
-        self.lost.lose(loss).await
     }
 
     /// Brings back what was lost.
@@ -239,9 +270,10 @@ impl Site {
         let folder = folder.display().to_string();
         let [score, observe] = PATIENT_POLICIES;
         let environment = [score, observe, ("MRGC_ROUTER__POLICIES__DIR", &folder)];
-        let mut started = vec![cluster.router_with(spec, ROUTER, &environment).await?];
+        let config = router_config();
+        let mut started = vec![cluster.router_with(spec, &config, &environment).await?];
         while started.len() < routers {
-            started.push(cluster.further_router(spec, ROUTER, &environment).await?);
+            started.push(cluster.further_router(spec, &config, &environment).await?);
         }
         let instances = start_instances(cluster, spec).await?;
         Ok(Self { spec, routers: started, instances })
@@ -255,20 +287,39 @@ impl Site {
 
     /// Loses all of its processes: from before the first signal to after the last.
     pub async fn lose(&mut self, loss: Loss) -> Result<Range<Instant>> {
-        let began = Instant::now();
-        signal(if loss == Loss::Killed { "KILL" } else { "STOP" }, self.programs()).await?;
-        let ended = Instant::now();
-        if loss == Loss::Killed {
-            for instance in &mut self.instances {
-                instance.agent.ended().await?;
-                instance.server.ended().await?;
-            }
-            for router in &mut self.routers {
-                router.program.ended().await?;
-            }
-        }
-        Ok(began..ended)
+        let Self { instances, routers, .. } = self;
+        take_down(loss, of_instances(instances).chain(of_routers(routers))).await
     }
+
+    /// Loses its agents and model servers.
+    pub async fn lose_instances(&mut self, loss: Loss) -> Result<Range<Instant>> {
+        take_down(loss, of_instances(&mut self.instances)).await
+    }
+}
+
+fn of_instances(instances: &mut [Instance]) -> impl Iterator<Item = &mut Program> {
+    instances.iter_mut().flat_map(|i| [&mut i.agent, &mut i.server])
+}
+
+fn of_routers(routers: &mut [Router]) -> impl Iterator<Item = &mut Program> {
+    routers.iter_mut().map(|router| &mut router.program)
+}
+
+/// From before the first signal to after the last.
+async fn take_down<'a>(
+    loss: Loss,
+    programs: impl Iterator<Item = &'a mut Program>,
+) -> Result<Range<Instant>> {
+    let programs: Vec<_> = programs.collect();
+    let began = Instant::now();
+    signal(loss.signal(), programs.iter().map(|program| &**program)).await?;
+    let ended = Instant::now();
+    if loss == Loss::Killed {
+        for program in programs {
+            program.ended().await?;
+        }
+    }
+    Ok(began..ended)
 }
 
 async fn start_instances(cluster: &Cluster, region: RegionSpec) -> Result<Vec<Instance>> {

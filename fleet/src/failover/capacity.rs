@@ -6,6 +6,9 @@ use crate::model::PoolId;
 
 /// A request of this priority or more may fill a region to its last slot.
 const FULL_PRIORITY: i32 = 10;
+/// The least important that a request can be, and how much it may fill of what an ordinary one may.
+const LEAST_PRIORITY: i32 = -100;
+const LEAST_SHARE: f64 = 0.5;
 
 /// A region as somewhere for one pool's requests to go.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,8 +62,9 @@ impl Lane {
     }
 }
 
-/// Up to which share of its slots other regions' requests may fill a region. It rises in a line from
-/// `max_utilization` at priority 0 to all of them at priority 10, so that what is shed is shed by priority.
+/// Up to which share of its slots other regions' requests may fill a region, so that what is shed is shed by
+/// priority, the least important first: in a line from half of `max_utilization` at priority -100 to all of it
+/// at priority 0, and from there to every slot at priority 10.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit(f64);
 
@@ -69,8 +73,11 @@ impl Limit {
     pub const FULL: Self = Self(1.0);
 
     pub fn new(max_utilization: f64, priority: i32) -> Self {
-        let way = f64::from(priority.clamp(0, FULL_PRIORITY)) / f64::from(FULL_PRIORITY);
-        Self(max_utilization + (1.0 - max_utilization) * way)
+        let way = |to: i32| (f64::from(priority) / f64::from(to)).min(1.0);
+        Self(match priority {
+            0.. => max_utilization + (1.0 - max_utilization) * way(FULL_PRIORITY),
+            _ => max_utilization * (1.0 - (1.0 - LEAST_SHARE) * way(LEAST_PRIORITY)),
+        })
     }
 
     /// In slots, rounded up, so that a region of one slot is of use.

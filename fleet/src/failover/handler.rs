@@ -20,7 +20,7 @@ pub struct Handler {
     thresholds: Thresholds,
     regions: BTreeMap<RegionId, Watch>,
     history: History,
-    /// Of the lease under which this router writes records, while it holds it.
+    /// Of the lease under which this router writes records, or wrote them last.
     epoch: Option<u64>,
     ticked_ms: Option<u64>,
     at: Timestamp,
@@ -102,11 +102,12 @@ impl Handler {
     }
 
     /// Whether this router holds its region's lease, and since which epoch: then its own judgement counts
-    /// and not the word of a holder before it.
+    /// and not the word of a holder before it. Nor its own old words once it has lost the lease: only a later
+    /// holder's.
     pub fn lead(&mut self, epoch: Option<u64>, now_ms: u64) {
-        self.epoch = epoch;
+        self.epoch = epoch.or(self.epoch);
         for watch in self.regions.values_mut() {
-            watch.tick(epoch, now_ms, &self.thresholds);
+            watch.tick(self.epoch, now_ms, &self.thresholds);
         }
     }
 
@@ -158,6 +159,11 @@ impl Handler {
         self.regions.get(region).map_or(RegionState::Normal, |watch| watch.machine.state())
     }
 
+    /// What was seen of a region last.
+    pub fn seen(&self, region: &RegionId) -> Option<&Evidence> {
+        self.regions.get(region)?.machine.evidence()
+    }
+
     pub fn status(&self) -> Vec<RegionStatus> {
         self.regions.iter().map(|(region, watch)| watch.status(region)).collect()
     }
@@ -175,6 +181,11 @@ impl Handler {
     /// The failovers that are kept, the oldest first.
     pub fn history(&self) -> Vec<FailoverEvent> {
         self.history.events()
+    }
+
+    /// How many failovers are kept.
+    pub fn kept(&self) -> usize {
+        self.history.len()
     }
 
     /// The regions that take traffic, the best first: by state, home first, by healthy instances.

@@ -126,6 +126,10 @@ impl History {
         events
     }
 
+    pub fn len(&self) -> usize {
+        self.ended.len() + self.open.len()
+    }
+
     pub fn open(&self, region: &RegionId) -> Option<&FailoverEvent> {
         self.open.get(region).map(|open| &open.event)
     }

@@ -53,7 +53,7 @@ impl Watch {
         }
     }
 
-    /// The lease holder's word; `epoch` is that of the lease where this router holds it. Whether it was
+    /// The lease holder's word; `epoch` is that of the lease where this router holds or held it. Whether it was
     /// news.
     pub fn record(&mut self, record: RegionRecord, epoch: Option<u64>, now_ms: u64) -> bool {
         let seen = self.word.as_ref().map(|word| word.record.stamp);

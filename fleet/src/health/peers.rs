@@ -150,6 +150,11 @@ impl Peers {
         times.min()
     }
 
+    /// Pings to one region that are neither answered nor missed, where there are most of them.
+    pub fn outstanding(&self) -> usize {
+        self.peers.values().map(|peer| peer.outstanding.len()).max().unwrap_or(0)
+    }
+
     /// The mean round trip, where the region's router answers.
     pub fn rtt_ms(&self, region: &RegionId) -> Option<f64> {
         self.peers.get(region).filter(|peer| !peer.is_ejected)?.rtt_ms

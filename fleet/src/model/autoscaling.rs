@@ -64,6 +64,9 @@ pub struct ScalingDecision {
     pub to: u32,
     /// For people, as in `queue depth 14 above 10 for 5 min`.
     pub reason: String,
+    /// For other regions' traffic and until that is back: then `from` is desired again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failover: bool,
 }
 
 /// That an instance should be replaced. Stored in `autoscaling-state`, one for each instance, which is of

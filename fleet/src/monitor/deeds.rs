@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::tally;
+use super::{scale::Scaling, tally};
 use crate::{
     failover::{FailoverEvent, RegionRecord, RegionStatus},
     health::Verdict,
@@ -35,6 +35,8 @@ pub enum Deed {
     Release {
         instance: Arc<Standing>,
     },
+    /// Home takes other regions' traffic, or all of it is back: ask for so many instances.
+    Scale(Scaling),
     Record(RegionRecord),
     Event(FailoverEvent),
 }

@@ -1,9 +1,11 @@
 use super::*;
 use crate::{
     failover::{RegionState, Wish},
-    model::{Desired, DesiredState},
+    model::{Desired, DesiredState, Health},
     testing::{POOL, member, region, reporting},
 };
+
+mod scenarios;
 
 const SECOND: u64 = 1_000;
 const HOLDER: Epochs = Epochs { health: Some(1), failover: Some(1) };
@@ -45,13 +47,16 @@ impl Rig {
     }
 
     fn read(&mut self) {
-        let reading = Reading {
+        self.monitor.read(self.reading(), SECOND, self.now_ms);
+    }
+
+    fn reading(&self) -> Reading {
+        Reading {
             regions: self.regions.clone(),
             standings: self.standings.clone(),
             orders: self.orders.clone(),
             ..Reading::default()
-        };
-        self.monitor.read(reading, SECOND, self.now_ms);
+        }
     }
 
     /// Time passes while heartbeats come, every other region answers its pings but those of `silent`, and
@@ -100,7 +105,7 @@ impl Rig {
         let named = |deed| match deed {
             Deed::Replace { instance, .. } => Some(("replace", instance)),
             Deed::Release { instance } => Some(("release", instance)),
-            Deed::Record(_) | Deed::Event(_) => None,
+            Deed::Scale(_) | Deed::Record(_) | Deed::Event(_) => None,
         };
         let remedies = self.deeds().into_iter().filter_map(named);
         remedies.map(|(what, instance)| (what, instance.registration.id.to_string())).collect()
@@ -360,4 +365,41 @@ fn an_unhealthy_report_is_the_instances_own_word() {
     rig.evaluate(0);
     assert_eq!(rig.ready(), 3);
     assert_eq!(rig.state("us").0, RegionState::Degraded, "3 of 4");
+}
+
+#[test]
+fn evidence_condemns_an_instance_and_no_planned_drain_does() {
+    type Event = fn(&mut Rig);
+    let well = |_: &mut Rig| {};
+    let sick = |rig: &mut Rig| {
+        let report = Arc::make_mut(&mut rig.standings[0]).report.as_mut();
+        let report = report.expect("it reports");
+        (report.health, report.sequence) = (Health::Unhealthy, report.sequence + 1);
+    };
+    let impaired = |rig: &mut Rig| {
+        rig.monitor.impaired([("us-0".into(), "system status impaired".to_owned())].into());
+    };
+    let fails = |rig: &mut Rig| rig.pass(150 * SECOND, &[], &["us-0"]);
+    let falls_silent = |rig: &mut Rig| rig.now_ms += 150 * SECOND;
+    let evidence: [(&str, Event, bool); 5] = [
+        ("is well", well, false),
+        ("calls itself unhealthy", sick, true),
+        ("is impaired", impaired, true),
+        ("fails its probes", fails, true),
+        ("reports no more", falls_silent, true),
+    ];
+    for (what, happens, expected) in evidence {
+        let drains = [(None, expected), (Some(true), expected), (Some(false), false)];
+        for (automatic, expected) in drains {
+            let mut rig = Rig::new(&[("us", 4)]);
+            rig.pass(30 * SECOND, &[], &[]);
+            happens(&mut rig);
+            rig.monitor.read(rig.reading(), 150 * SECOND, rig.now_ms);
+            if let Some(automatic) = automatic {
+                rig.wish("us-0", DesiredState::Draining, automatic);
+            }
+            let condemned = rig.monitor.is_condemned(&"us-0".into());
+            assert_eq!(condemned, expected, "it {what}, drained by a router: {automatic:?}");
+        }
+    }
 }

@@ -14,9 +14,11 @@ pub(super) fn read(
 ) -> Result<Config, Problems> {
     let mut layers = Layers::new("MRGC_ROUTER").file(name, text).environment(environment);
     let config: Config = layers.read();
-    if config.roles.has(Role::Proxy) {
+    if config.roles.watch_fleet() {
         layers.require("region", config.region.as_ref());
         check_fleet(&mut layers, &config);
+    }
+    if config.roles.has(Role::Proxy) {
         check_routes(&mut layers, &config);
         check_tenants(&mut layers, &config);
     }
@@ -27,12 +29,9 @@ pub(super) fn read(
 
 /// Those that only watch have nothing to watch without a store, and nobody to tell.
 fn check_roles(layers: &mut Layers, config: &Config) {
-    let watches = config.roles.has(Role::Health) || config.roles.has(Role::Failover);
-    if watches && !config.roles.has(Role::Proxy) {
-        layers.require("region", config.region.as_ref());
-        if config.store.is_none() && !config.roles.has(Role::State) {
-            layers.reject("roles", "health and failover without proxy need a [store]");
-        }
+    let has_store = config.store.is_some() || config.roles.has(Role::State);
+    if config.roles.watch_fleet() && !config.roles.has(Role::Proxy) && !has_store {
+        layers.reject("roles", "health and failover without proxy need a [store]");
     }
 }
 
@@ -127,6 +126,13 @@ fn check_tenants(layers: &mut Layers, config: &Config) {
             );
         }
         check_needs(layers, &format!("tenants[{i}].needs"), &tenant.needs);
+    }
+}
+
+/// All that contradicts itself within a section, as one: of a key, one problem is told.
+pub(super) fn check_section(layers: &mut Layers, key: &str, problems: &[String]) {
+    if !problems.is_empty() {
+        layers.reject(key, problems.join("; "));
     }
 }
 

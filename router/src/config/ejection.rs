@@ -62,8 +62,6 @@ impl Ejection {
         if !(0.0..=86_400.0).contains(&self.slow_start_seconds) {
             layers.reject("ejection.slow_start_seconds", "is not within 0 and 86400");
         }
-        for problem in self.config().problems() {
-            layers.reject("ejection", problem);
-        }
+        super::check::check_section(layers, "ejection", &self.config().problems());
     }
 }

@@ -96,8 +96,6 @@ impl Failover {
         ] {
             super::check::check_seconds(layers, &format!("failover.{key}"), value);
         }
-        for problem in self.thresholds().problems() {
-            layers.reject("failover", problem);
-        }
+        super::check::check_section(layers, "failover", &self.thresholds().problems());
     }
 }

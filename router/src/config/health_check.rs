@@ -116,9 +116,8 @@ impl HealthCheck {
         ] {
             super::check::check_seconds(layers, &format!("health_check.{key}"), value);
         }
-        for problem in self.probes().problems().into_iter().chain(self.peers().problems()) {
-            layers.reject("health_check", problem);
-        }
+        let problems = [self.probes().problems(), self.peers().problems()].concat();
+        super::check::check_section(layers, "health_check", &problems);
         if self.parallel > MOST_PARALLEL {
             layers.reject("health_check.parallel", format!("is above {MOST_PARALLEL}"));
         }

@@ -68,6 +68,17 @@ fn a_region_is_required_to_forward_but_not_to_serve_state() {
 }
 
 #[test]
+fn who_only_watches_needs_a_region_and_a_store_and_no_data_listener() {
+    let roles = |text: &str| format!("roles = [\"health\", \"failover\"]\n{text}");
+    let config = read(&roles("region = \"us-east-1\"\n[store]\n"), &[]).unwrap();
+    assert!(config.roles.watch_fleet() && !config.roles.has(Role::Proxy));
+    for (text, words) in [("[store]\n", "region"), (MINIMAL, "need a [store]")] {
+        let problems = read(&roles(text), &[]).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(words), "{problems:#?}");
+    }
+}
+
+#[test]
 fn aws_is_asked_only_with_a_store_and_at_urls() {
     let config = read(MINIMAL, &[]).unwrap();
     assert!(!config.aws.is_used() && config.aws.interval().as_secs() == 60);

@@ -107,7 +107,7 @@ async fn healthz(State(context): State<Arc<Context>>) -> impl IntoResponse {
 }
 
 async fn metrics_text(State(context): State<Arc<Context>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::text(&context))
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::text(&context).await)
 }
 
 async fn openapi() -> impl IntoResponse {
@@ -225,6 +225,7 @@ async fn route(
     body: Result<Json<dry_run::Body>, JsonRejection>,
 ) -> Answer<dry_run::Answer> {
     let Json(body) = body.map_err(|e| Refusal::BadRequest(e.body_text()))?;
+    context.proxy()?;
     // It instantiates policies and runs them: milliseconds of CPU.
     let work = move || dry_run::run(&context, body);
     match tokio::task::spawn_blocking(work).await {
@@ -254,7 +255,8 @@ struct StatsBody {
     average_duration_ms: Option<f64>,
 }
 
-async fn stats(State(context): State<Arc<Context>>) -> Json<StatsBody> {
+async fn stats(State(context): State<Arc<Context>>) -> Answer<StatsBody> {
+    let proxy = context.proxy()?;
     let failovers = context.failover.status().await.ok().map(|status| status.summary);
     let fleet = context.conductor.fleet();
     let snapshot = &fleet.snapshot;
@@ -270,7 +272,7 @@ async fn stats(State(context): State<Arc<Context>>) -> Json<StatsBody> {
             }
         }
     }
-    Json(StatsBody {
+    Ok(Json(StatsBody {
         region: snapshot.home.clone(),
         uptime_seconds: context.started.elapsed().as_secs_f64(),
         total_regions: snapshot.regions.len(),
@@ -279,20 +281,21 @@ async fn stats(State(context): State<Arc<Context>>) -> Json<StatsBody> {
         ready_instances: instances.flat_map(|view| &view.candidates).filter(|c| c.ready).count(),
         snapshot: snapshot.version,
         decisions_by_region,
-        requests: context.threads.totals(),
-        measurements: context.collection.as_ref().map(|collection| collection.counts()),
+        requests: proxy.threads.totals(),
+        measurements: proxy.collection.as_ref().map(|collection| collection.counts()),
         policies: statuses(&context),
         total_failovers: failovers.as_ref().map(|summary| summary.total_failovers),
         average_duration_ms: failovers.and_then(|summary| summary.average_duration_ms),
-    })
+    }))
 }
 
 fn statuses(context: &Context) -> Vec<Status> {
     context.conductor.versions().iter().map(|version| Status::of(version)).collect()
 }
 
-async fn policies(State(context): State<Arc<Context>>) -> Json<Vec<Status>> {
-    Json(statuses(&context))
+async fn policies(State(context): State<Arc<Context>>) -> Answer<Vec<Status>> {
+    context.proxy()?;
+    Ok(Json(statuses(&context)))
 }
 
 /// A policy, with how the routes use it.
@@ -308,6 +311,7 @@ async fn policy(
     State(context): State<Arc<Context>>,
     Path(name): Path<String>,
 ) -> Answer<PolicyBody> {
+    context.proxy()?;
     let version = context.conductor.version(&name);
     let version =
         version.ok_or_else(|| Refusal::NotFound { what: "policy", name: name.clone() })?;
@@ -328,7 +332,7 @@ async fn put_policy(
         let rule = "up to 64 lower-case letters, digits and `-`";
         return Err(Refusal::BadRequest(format!("`{name}` is not a policy's name: {rule}")).into());
     }
-    let uploads = context.uploads.clone();
+    let uploads = context.proxy()?.uploads.clone();
     // Finished even where the client goes away: half a swap is none.
     let work =
         async move { uploads.upload(context.store.as_ref(), &name, artifact.to_vec()).await };

@@ -44,6 +44,10 @@ pub(super) async fn check(
     State(context): State<Arc<Context>>,
     Path(id): Path<String>,
 ) -> Answer<Check> {
+    let Some(prober) = &context.failover.prober else {
+        let why = "this process probes nobody: ask one of the region with the role `health`";
+        return Err(Refusal::Conflict(why.to_owned()).into());
+    };
     let id = InstanceId::from(id);
     let fleet = context.conductor.fleet();
     let home = &fleet.snapshot.home;
@@ -61,7 +65,6 @@ pub(super) async fn check(
         let why = format!("`{id}` has no agent to ask: its registration has no health_address");
         return Err(Refusal::Conflict(why).into());
     }
-    let prober = &context.failover.prober;
     let (result, took) = probe(prober, &registration.health_address).await;
     let probed = context.failover.probes(id.clone()).await?;
     let (status, reason) = match probed.verdict {
@@ -91,5 +94,5 @@ async fn probe(prober: &Prober, address: &str) -> (ProbeResult, Duration) {
     // It is never closed.
     let _turn = UNDER_WAY.acquire().await;
     let started = Instant::now();
-    (prober.probe(address).await, started.elapsed())
+    (prober.check(address).await, started.elapsed())
 }

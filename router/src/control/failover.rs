@@ -69,6 +69,8 @@ pub struct Status {
     pub events: Vec<FailoverEvent>,
     /// Who writes what is found of the regions, as far as is known.
     pub lease_holder: Option<String>,
+    /// Instances of home that the router's own probes call unhealthy.
+    pub unhealthy: usize,
 }
 
 /// What is said of an order before it is given.
@@ -93,11 +95,13 @@ impl Command {
         match self {
             Self::Status(answer) => {
                 let handler = monitor.handler();
+                let unhealthy = |id: &&InstanceId| monitor.verdict(id).is_unhealthy();
                 let _ = answer.send(Status {
                     summary: handler.summary(),
                     regions: handler.status(),
                     events: handler.history(),
                     lease_holder: doer.holder(monitor.router()),
+                    unhealthy: monitor.home_instances().filter(unhealthy).count(),
                 });
             }
             Self::Check(order, answer) => {
@@ -127,15 +131,15 @@ pub struct Failover {
     events: mpsc::Sender<Event>,
     /// Who this router is.
     router: Arc<str>,
-    /// For probes by hand.
-    pub(super) prober: Prober,
+    /// For probes by hand; `None` where this process does not probe.
+    pub(super) prober: Option<Prober>,
     unstored: Arc<Unstored>,
     /// Held while an order is given, so that each sees the one before.
     turn: Arc<Mutex<()>>,
 }
 
 impl Failover {
-    pub fn new(events: mpsc::Sender<Event>, router: String, prober: Prober) -> Self {
+    pub fn new(events: mpsc::Sender<Event>, router: String, prober: Option<Prober>) -> Self {
         let (unstored, turn) = Default::default();
         Self { events, router: router.into(), prober, unstored, turn }
     }

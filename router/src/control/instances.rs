@@ -41,7 +41,7 @@ pub(super) struct InstanceStatus {
     standing: Arc<Standing>,
     /// Whether it gets requests from this router, as far as the state tells.
     ready: bool,
-    /// The router's own counts; `None` for instances of other regions.
+    /// The router's own counts; `None` for instances of other regions, and where it forwards no requests.
     in_flight: Option<u32>,
     requests: Option<u64>,
     ejected: Option<bool>,
@@ -51,22 +51,32 @@ pub(super) struct InstanceStatus {
 
 impl InstanceStatus {
     fn new(
+        context: &Context,
         standing: &Arc<Standing>,
         known: Option<&Known<'_>>,
-        attestation: Verdict,
         home: &RegionId,
-        now_ms: u64,
     ) -> Self {
-        let here = known.filter(|_| standing.registration.region == *home);
+        let now_ms = context.clock.now_ms();
+        let counts = context.proxy.is_some() && standing.registration.region == *home;
+        let here = known.filter(|_| counts);
         let live = here.map(|known| known.slot.live(now_ms));
         Self {
             ready: known.is_some_and(|known| known.ready),
             in_flight: live.map(|live| live.in_flight),
             requests: here.map(|known| known.slot.sent()),
             ejected: here.map(|known| known.slot.is_ejected(now_ms)),
-            attestation,
+            attestation: attestation(context, standing),
             standing: standing.clone(),
         }
+    }
+}
+
+/// Who forwards nothing verifies nothing.
+fn attestation(context: &Context, standing: &Standing) -> Verdict {
+    let reason = || Some("only a process with the role `proxy` verifies enclaves".to_owned());
+    match &context.proxy {
+        Some(proxy) => proxy.attestations.verdict(standing),
+        None => Verdict { reason: reason(), ..Verdict::default() },
     }
 }
 
@@ -92,11 +102,10 @@ pub(super) async fn list(
     Query(wanted): Query<Wanted>,
 ) -> Json<Vec<InstanceStatus>> {
     let fleet = context.conductor.fleet();
-    let (home, now_ms) = (&fleet.snapshot.home, context.clock.now_ms());
     let known: BTreeMap<_, _> = candidates(&fleet).collect();
     let status = |standing: &Arc<Standing>| {
         let known = known.get(standing.registration.id.as_str());
-        InstanceStatus::new(standing, known, context.attestations.verdict(standing), home, now_ms)
+        InstanceStatus::new(&context, standing, known, &fleet.snapshot.home)
     };
     let all = fleet.snapshot.instances.iter().filter(|standing| wanted.is(standing));
     Json(all.map(status).collect())
@@ -112,7 +121,5 @@ pub(super) async fn one(
         return Err(Refusal::NotFound { what: "instance", name: id }.into());
     };
     let known = candidates(&fleet).find(|(name, _)| *name == id).map(|(_, known)| known);
-    let (home, now_ms) = (&fleet.snapshot.home, context.clock.now_ms());
-    let verdict = context.attestations.verdict(standing);
-    Ok(Json(InstanceStatus::new(standing, known.as_ref(), verdict, home, now_ms)))
+    Ok(Json(InstanceStatus::new(&context, standing, known.as_ref(), &fleet.snapshot.home)))
 }

@@ -1,14 +1,17 @@
-//! `GET /metrics`: the Prometheus text format. Names are a contract: a dashboard reads them.
+//! `GET /metrics`: the Prometheus text format. Names are a contract: a dashboard reads them. A family that a
+//! process without the role for it could not fill is left out.
+
+mod failover;
 
 use std::fmt::Write;
 
 use mrgc_fleet::{model::EnclaveState, snapshot::Level};
 use mrgc_store::ReadingFrom;
 
-use super::Context;
+use super::{Context, Proxy};
 use crate::{
     cloud::Looks,
-    data::{EJECTION_CAUSES, LATENCY_BOUNDS_MS},
+    data::{EJECTION_CAUSES, LATENCY_BOUNDS_MS, Totals},
     health,
     policies::Status,
 };
@@ -54,19 +57,22 @@ impl Family<'_> {
     }
 }
 
-pub(super) fn text(context: &Context) -> String {
+pub(super) async fn text(context: &Context) -> String {
     let mut text = Exposition::default();
-    requests(&mut text, context);
-    policies(&mut text, context);
+    if let Some(proxy) = &context.proxy {
+        requests(&mut text, &proxy.threads.totals());
+        policies(&mut text, context);
+        attestation(&mut text, proxy);
+    }
     fleet(&mut text, context);
-    attestation(&mut text, context);
+    failover::text(&mut text, context).await;
     ec2(&mut text, context);
     store(&mut text, context);
     text.0
 }
 
-fn attestation(text: &mut Exposition, context: &Context) {
-    let counts = context.attestations.counts();
+fn attestation(text: &mut Exposition, proxy: &Proxy) {
+    let counts = proxy.attestations.counts();
     let name = "mrgc_router_attestations_total";
     let mut family = text.family(name, "counter", "Enclaves asked for a document, by outcome.");
     for (outcome, value) in [
@@ -111,7 +117,7 @@ fn store(text: &mut Exposition, context: &Context) {
         let name = format!("mrgc_router_store_{name}_total");
         text.single(&name, "counter", help, value as f64);
     }
-    if let Some(collection) = &context.collection {
+    if let Some(collection) = context.proxy.as_ref().and_then(|proxy| proxy.collection.as_ref()) {
         let failed = collection.counts().failed_flushes as f64;
         let (name, help) =
             ("mrgc_router_failed_flushes_total", "Flushes of measurements not taken whole.");
@@ -130,8 +136,7 @@ fn store(text: &mut Exposition, context: &Context) {
     }
 }
 
-fn requests(text: &mut Exposition, context: &Context) {
-    let totals = context.threads.totals();
+fn requests(text: &mut Exposition, totals: &Totals) {
     for (name, help, value) in [
         ("mrgc_router_connections_total", "Client connections accepted.", totals.connections),
         (
@@ -242,6 +247,8 @@ fn fleet(text: &mut Exposition, context: &Context) {
         .filter(|(candidate, _)| candidate.region == fleet.snapshot.home)
         .collect();
     type Value<'a> = &'a dyn Fn(usize) -> f64;
+    // The last four are of requests and enclaves, which only a process that forwards knows of.
+    let known = if context.proxy.is_some() { 5 } else { 1 };
     let families: [(&str, &str, &str, Value<'_>); 5] = [
         ("mrgc_instance_ready", "gauge", "1 while the state says it takes requests.", &|i| {
             f64::from(u8::from(instances[i].0.ready))
@@ -262,7 +269,7 @@ fn fleet(text: &mut Exposition, context: &Context) {
             instances[i].1.sent() as f64
         }),
     ];
-    for (name, kind, help, value) in families {
+    for (name, kind, help, value) in families.into_iter().take(known) {
         let mut family = text.family(name, kind, help);
         for (i, (candidate, _)) in instances.iter().enumerate() {
             let labels = [("instance", &*candidate.id), ("pool", candidate.pool.as_str())];

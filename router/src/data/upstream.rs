@@ -51,7 +51,7 @@ pub(super) enum SendError {
     /// `by_request`: it was the request's own deadline, or its body took the time.
     #[error("{address} did not answer within {ms} ms")]
     Timeout { address: String, ms: u64, by_request: bool },
-    #[error("{address} did not answer before its region turned out to be unreachable")]
+    #[error("{address} did not answer before it turned out to be lost")]
     Lost { address: String },
 }
 

@@ -21,8 +21,8 @@ const ANSWERED_STEP_MS: u64 = 500;
 const UNCLEAN: u8 = 1;
 /// It counts among those that are out for soft failures.
 const TAKES_ROOM: u8 = 1 << 1;
-/// Of a region: its router does not answer.
-const UNREACHABLE: u8 = 1 << 2;
+/// Whoever waits there leaves.
+const LOST: u8 = 1 << 2;
 
 /// What a router's slots have in common.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Signs {
         self.0.monitor.notified().await;
     }
 
-    /// Tells whenever a region turns out to be unreachable: whoever waits for it has to look elsewhere.
+    /// Tells whenever a candidate turns out to be lost: whoever waits for it has to look elsewhere.
     pub fn losses(&self) -> watch::Receiver<()> {
         self.0.data_threads.subscribe()
     }
@@ -108,7 +108,7 @@ impl Slot {
     #[cold]
     fn mask_and_share(&self, held: u8, now_ms: u64) -> (bool, f32) {
         let state = self.state(now_ms);
-        let masked = state.is_masked() || held & UNREACHABLE != 0;
+        let masked = state.is_masked() || held & LOST != 0;
         (masked, state.share(&self.rules.ejection))
     }
 
@@ -158,17 +158,23 @@ impl Slot {
         matches!(self.state(now_ms), BreakerState::Ejected { .. })
     }
 
-    /// Of a region: whether its routers answer pings.
-    pub fn is_unreachable(&self) -> bool {
-        self.is(UNREACHABLE)
+    /// Whether nobody is to wait for it: a region whose routers do not answer pings, or an instance against
+    /// which there is evidence beside these requests, and which answers none of them either.
+    pub fn is_lost(&self) -> bool {
+        self.is(LOST)
     }
 
-    /// Says so. Whoever waits there then looks elsewhere.
-    pub fn set_unreachable(&self, is_unreachable: bool) {
-        if !is_unreachable {
-            self.held.fetch_and(!UNREACHABLE, Relaxed);
-        } else if self.held.fetch_or(UNREACHABLE, Relaxed) & UNREACHABLE == 0 {
+    /// Says so, for one task. Whoever waits there then looks elsewhere.
+    pub fn set_lost(&self, is_lost: bool) {
+        // Said often, and what all data threads read is not written for nothing.
+        if is_lost == self.is_lost() {
+            return;
+        }
+        if is_lost {
+            self.held.fetch_or(LOST, Relaxed);
             self.rules.signs.0.data_threads.send_replace(());
+        } else {
+            self.held.fetch_and(!LOST, Relaxed);
         }
     }
 

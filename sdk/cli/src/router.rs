@@ -41,7 +41,12 @@ struct Problem {
 impl RouterArgs {
     pub(crate) fn open(&self) -> Result<Router> {
         let written = self.router.clone().or_else(|| std::env::var(URL_VARIABLE).ok());
-        let written = written.as_deref().unwrap_or(DEFAULT_URL);
+        Router::at(written.as_deref().unwrap_or(DEFAULT_URL))
+    }
+}
+
+impl Router {
+    pub(crate) fn at(written: &str) -> Result<Self> {
         let url = Url::parse(written).ok().filter(|url| url.scheme() == "http" && url.has_host());
         let Some(mut base) = url else {
             let reason = format!(
@@ -59,11 +64,9 @@ impl RouterArgs {
             .no_proxy()
             .build()
             .context("cannot make an HTTP client")?;
-        Ok(Router { base, client })
+        Ok(Self { base, client })
     }
-}
 
-impl Router {
     /// `path` is a list of segments, so that a name with a `/` in it stays one.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
         self.query(path, &[]).await

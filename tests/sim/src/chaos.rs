@@ -9,7 +9,7 @@ use crate::{
     faults::Fault,
     machine::{Face, Service},
     network::{Node, Role, Side, Trouble, TroubleId, TroubleKind},
-    plan::ROUTERS,
+    plan::{Instance, ROUTERS},
     trace::Note,
     world::{Event, World},
 };
@@ -147,6 +147,7 @@ impl World {
             | Fault::LyingUnhealthy
             | Fault::SlowHealth
             | Fault::GarbageHealth => Some(self.spoil_one(fault)),
+            Fault::FlappingHealth => Some(self.flap_health()),
             Fault::PoolOutage => Some(self.spoil_pool()),
             Fault::EnclaveLost => Some(self.end_enclaves()),
             Fault::RouterPause | Fault::HolderPause | Fault::AgentPause => self.pause(fault),
@@ -330,6 +331,25 @@ impl World {
             if plan.region == region && plan.pool == pool && self.chaos.rng.f64() < share {
                 self.spoil(no, fault);
                 self.after(duration_ms, Aftermath::Serve(no));
+            }
+        }
+        region
+    }
+
+    /// What one instance, or much of a pool in a region, says of itself comes and goes.
+    fn flap_health(&mut self) -> usize {
+        let rng = &mut self.chaos.rng;
+        let (one, share) = (rng.usize(0..self.machines.len()), rng.f64());
+        let Instance { region, pool, .. } = self.machines[one].plan;
+        let (is_one, turn_ms) = (rng.bool(), rng.u64(500..10_000));
+        let duration_ms = turn_ms * rng.u64(2..12);
+        self.tally.add(Fault::FlappingHealth);
+        for no in 0..self.machines.len() {
+            let plan = self.machines[no].plan;
+            let is_near = plan.region == region && plan.pool == pool && !is_one;
+            if no == one || (is_near && self.chaos.rng.f64() < share) {
+                self.machines[no].face = Face::Flapping { turn_ms };
+                self.after(duration_ms, Aftermath::HonestFace(no));
             }
         }
         region

@@ -16,6 +16,7 @@ use crate::{
     plan::{Plan, number},
     router::Router,
     traffic::{Ending, Ticket},
+    watch::Draw,
 };
 
 /// Regions are chosen by a policy: [`prefer`].
@@ -118,7 +119,9 @@ impl<'a> Desk<'a> {
             let in_flight = |index| self.router.flight.in_flight(self.region(view, index));
             let (lanes, limit) = (steering.lanes(self.pool), steering.limit(self.request.priority));
             leg.is_moved = lanes.iter().any(|lane| lane.share < 1.0);
-            match steer(&order, lanes, in_flight, limit, leg.seed) {
+            let steered = steer(&order, lanes, in_flight, limit, leg.seed);
+            leg.draw = Draw::of(&order, lanes, in_flight, limit, &steered);
+            match steered {
                 Steered::Stay(order) | Steered::Moved(order) => order,
                 Steered::Shed => return Err(Ending::Shed),
             }

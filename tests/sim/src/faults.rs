@@ -54,6 +54,8 @@ faults! {
     LyingHealthy = "lie: healthy",
     /// Unhealthy, by its word, and serving.
     LyingUnhealthy = "lie: unhealthy",
+    /// Healthy and unhealthy by turns, by its word: one instance, or much of a pool in a region.
+    FlappingHealth = "health flaps",
     SlowHealth = "health answer slow",
     GarbageHealth = "health answer garbage",
     RegionKilled = "region killed",

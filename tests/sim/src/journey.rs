@@ -22,6 +22,7 @@ use crate::{
     slab::Key,
     trace::Note,
     traffic::{ATTEMPTS, DEADLINE_MS, Ending},
+    watch::Draw,
     world::{Body, Event, Timer, World},
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Leg {
     pub instances: Option<Course>,
     /// Decisions made between instances.
     pub decisions: u64,
+    /// Whether home keeps it, until the watch has been told.
+    pub draw: Option<Draw>,
     /// There is a further region to try.
     pub elsewhere: bool,
     /// Home's instances were not all that could have been tried, for the sake of other regions.
@@ -128,6 +131,7 @@ impl Leg {
             regions: None,
             instances: None,
             decisions: 0,
+            draw: None,
             elsewhere: false,
             held_back: false,
             is_last_round: false,
@@ -163,6 +167,9 @@ impl World {
         let Some(ticket) = self.tickets.get(leg.ticket) else { return };
         let router = &mut self.routers[leg.router];
         let next = Desk::new(router, &self.plan, ticket, self.now_ms).next(leg);
+        if let Some(draw) = leg.draw.take() {
+            self.watch.drawn(&self.routers[leg.router], draw);
+        }
         match next {
             Next::Instance { index, no, admission, panic } => {
                 self.check_sent(id, no, panic);
@@ -248,6 +255,7 @@ impl World {
             regions: None,
             instances: None,
             decisions: 0,
+            draw: None,
             held_back: false,
             is_last_round: false,
             ending: Ending::NoRoute,

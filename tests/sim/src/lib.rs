@@ -31,5 +31,5 @@ mod world;
 
 pub use faults::{Fault, Tally};
 pub use report::{Failure, Summary, run};
-pub use watch::Violation;
+pub use watch::{Draws, Violation};
 pub use world::STEP_MS;

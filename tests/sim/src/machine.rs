@@ -56,6 +56,10 @@ pub(crate) enum Face {
     Honest,
     Healthy,
     Unhealthy,
+    /// Healthy and unhealthy by turns, each of this length.
+    Flapping {
+        turn_ms: u64,
+    },
     /// It takes longer than any probe waits.
     Slow,
     Garbage,
@@ -171,7 +175,7 @@ impl Machine {
         self.sequence += 1;
         let Registration { id, region, generation, .. } = &*self.registration;
         let slots = self.plan.slots.map_or(MOST_AT_ONCE, |slots| slots as usize);
-        let health = self.health();
+        let health = self.health(now_ms);
         Report {
             at: self.clock.wall(now_ms),
             lifecycle: Lifecycle::Available,
@@ -187,8 +191,11 @@ impl Machine {
     }
 
     /// An agent looks at whether the server answers, not at what.
-    fn health(&self) -> Health {
+    fn health(&self, now_ms: u64) -> Health {
         match (self.face, self.service) {
+            (Face::Flapping { turn_ms }, _) if !(now_ms / turn_ms).is_multiple_of(2) => {
+                Health::Unhealthy
+            }
             (Face::Healthy, _) => Health::Healthy,
             (Face::Unhealthy, _) | (_, Service::Refusing | Service::Hung) => Health::Unhealthy,
             _ => Health::Healthy,
@@ -196,12 +203,12 @@ impl Machine {
     }
 
     /// What a probe of the agent finds; `None`: no answer.
-    pub(crate) fn probed(&self) -> Option<ProbeResult> {
+    pub(crate) fn probed(&self, now_ms: u64) -> Option<ProbeResult> {
         match (self.agent(), self.face) {
             (Life::Killed, _) => Some(ProbeResult::Failed("connection refused".to_owned())),
             (Life::Silent | Life::Paused { .. }, _) | (_, Face::Slow) => None,
             (_, Face::Garbage) => Some(ProbeResult::Failed("the body is no JSON".to_owned())),
-            _ if self.health() == Health::Unhealthy => {
+            _ if self.health(now_ms) == Health::Unhealthy => {
                 Some(ProbeResult::Failed("status 503".to_owned()))
             }
             _ => Some(ProbeResult::Passed),

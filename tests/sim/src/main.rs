@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::Parser;
-use mrgc_sim::{Failure, Fault, STEP_MS, Summary, Tally};
+use mrgc_sim::{Draws, Failure, Fault, STEP_MS, Summary, Tally};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,6 +59,7 @@ struct Sum {
     failed: u64,
     notes: u64,
     faults: Tally,
+    draws: Draws,
     failure: Option<Box<Failure>>,
 }
 
@@ -119,6 +120,7 @@ impl Sum {
                 self.failed += summary.failed;
                 self.notes += summary.notes;
                 self.faults.merge(&summary.faults);
+                self.draws.merge(&summary.draws);
             }
             Err(failure) => self.failure = self.failure.take().or(Some(failure)),
         }
@@ -166,6 +168,10 @@ fn conclude(sum: &Sum, steps: u64, passed: Duration, is_whole: bool) -> io::Resu
         sum.failed,
         passed.as_secs_f64(),
     )?;
+    if !sum.draws.holds() {
+        writeln!(out, "requests do not go as the shares say: {}", sum.draws)?;
+        return Ok(false);
+    }
     let missing: Vec<_> = sum.faults.missing().map(Fault::as_str).collect();
     if is_whole && !missing.is_empty() {
         writeln!(out, "never injected, so nothing is known of them: {}", missing.join(", "))?;

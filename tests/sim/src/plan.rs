@@ -157,7 +157,7 @@ impl Plan {
             }
             _ => {}
         }
-        let priority = if rng.u8(0..8) == 0 { rng.i32(1..=10) } else { 0 };
+        let priority = if rng.u8(0..8) == 0 { rng.i32(-100..=10) } else { 0 };
         let model = Some(self.pools[pool].as_str().to_owned());
         (pool, Request { model, priority, needs, ..Request::default() })
     }

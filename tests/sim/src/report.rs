@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-use crate::{faults::Tally, watch::Violation, world::World};
+use crate::{
+    faults::Tally,
+    watch::{Draws, Violation},
+    world::World,
+};
 
 /// What a run that held came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     pub faults: Tally,
     /// Equal for equal runs.
@@ -17,6 +21,7 @@ pub struct Summary {
     pub refused: u64,
     /// While faults were about.
     pub failed: u64,
+    pub draws: Draws,
 }
 
 /// A run in which something did not hold.
@@ -64,5 +69,6 @@ pub fn run(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
         served: world.watch.served,
         refused: world.watch.refused,
         failed: world.watch.failed,
+        draws: world.watch.draws.clone(),
     })
 }

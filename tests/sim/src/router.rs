@@ -206,9 +206,6 @@ impl World {
             let timer = Timer::Probe { machine, number };
             self.agenda.plan(timeout_ms, Event::Timer { node, boot, timer });
         }
-        let parallel = self.plan.probes().parallel as usize;
-        let under_way = self.routers[no].probes.len();
-        self.watch.bounds(under_way <= parallel, "probes under way", under_way);
     }
 
     /// A probe ended, in time or not.
@@ -251,7 +248,7 @@ impl World {
                 lost.push(about);
             }
         }
-        self.watch.told(router, self.now_ms);
+        self.watch.told(router, self.now_ms, &self.plan);
         router.is_outdated |= router.monitor.take_changes();
         for region in lost {
             self.give_up_region(no, region);
@@ -268,6 +265,7 @@ impl World {
         router.is_outdated = false;
         router.snapshot_ms = now_ms;
         router.snapshot = router.monitor.compose(router.clock.wall(self.now_ms), Arc::clone).into();
+        self.watch.published(router);
     }
 
     fn contend(&mut self, no: usize) {
@@ -298,7 +296,7 @@ impl World {
                 Deed::Replace { instance, .. } => self.wish(no, &instance, DesiredState::Draining),
                 Deed::Release { instance } => self.wish(no, &instance, DesiredState::Serving),
                 Deed::Record(record) => Call::Record(record),
-                Deed::Event(_) => continue,
+                Deed::Scale(_) | Deed::Event(_) => continue,
             };
             self.call(no, call);
         }
@@ -332,7 +330,7 @@ impl World {
         match (asked, returned) {
             (Asked::Look, Returned::Look(look)) => {
                 let standings = router.learn(&look, self.now_ms);
-                self.watch.learned(router.node, &router.known);
+                self.watch.learned(router, &look, self.now_ms);
                 let reading = Reading {
                     regions: self.plan.regions.clone(),
                     standings,
@@ -340,7 +338,7 @@ impl World {
                     records: look.records.clone(),
                 };
                 router.monitor.read(reading, READ_EVERY_MS, now_ms);
-                self.watch.heard(router, &self.plan);
+                self.watch.heard(router, &look.records, &self.plan);
                 self.evaluate(no);
             }
             (Asked::ReadLease { which }, Returned::Lease(stored)) => {

@@ -2,15 +2,18 @@
 //! says what should not have.
 
 mod regions;
+mod shares;
 
 use mrgc_fleet::{
-    health::{Outcome, ProbeResult},
+    failover::MAX_EVENTS,
+    health::{MAX_OUTSTANDING, Outcome, ProbeResult},
     model::{EnclaveState, Lifecycle, Stamp},
     routing::{MAX_ATTEMPTS, MAX_CONNECTS},
     snapshot::Level,
 };
 
 use crate::{
+    calls::MAX_CALLS,
     chaos::Lasting,
     flight::Place,
     journey::Leg,
@@ -18,10 +21,12 @@ use crate::{
     network::Node,
     plan::{Plan, ROUTERS, number},
     router::{Known, Router},
-    store::LEASES,
+    store::{LEASES, Look},
     traffic::{ATTEMPTS, Ending, Ticket},
 };
 use regions::Sights;
+pub(crate) use shares::Draw;
+pub use shares::Draws;
 
 /// Within which a router's news reaches its decisions: until the next look at what is due, and the next
 /// snapshot.
@@ -47,9 +52,10 @@ pub(crate) struct Watch {
     probes: Vec<Vec<Expected>>,
     /// Instances that were out of service for a while: their probes begin anew.
     interrupted: Vec<bool>,
-    /// The latest record about each region that each router has read.
-    words: Vec<Vec<Option<Stamp>>>,
+    /// How many instances each router has read of, and since when so many, in virtual time.
+    read_of: Vec<(usize, u64)>,
     regions: Sights,
+    pub draws: Draws,
     pub served: u64,
     pub refused: u64,
     pub failed: u64,
@@ -72,8 +78,9 @@ impl Watch {
             fences: vec![vec![None; instances]; routers],
             probes: vec![vec![Expected::default(); instances]; routers],
             interrupted: vec![false; instances],
-            words: vec![vec![None; plan.regions.len()]; routers],
+            read_of: vec![(0, 0); routers],
             regions: Sights::new(plan),
+            draws: Draws::default(),
             served: 0,
             refused: 0,
             failed: 0,
@@ -100,18 +107,13 @@ impl Watch {
     pub(crate) fn restarted(&mut self, router: Node) {
         self.fences[router.no].fill(None);
         self.probes[router.no].fill(Expected::default());
-        self.words[router.no].fill(None);
+        self.read_of[router.no] = (0, 0);
         self.regions.forget(router);
     }
 
     /// An instance leaves service for a while: a person wants it to, or its agent starts anew.
     pub(crate) fn interrupted(&mut self, no: usize) {
         self.interrupted[no] = true;
-    }
-
-    /// A person wants something of a region.
-    pub(crate) fn ordered(&mut self, about: usize, now_ms: u64) {
-        self.regions.ordered(about, now_ms);
     }
 
     /// A request is about to be sent to an instance.
@@ -243,8 +245,17 @@ impl Watch {
         });
     }
 
-    /// A router has read the store.
-    pub(crate) fn learned(&mut self, router: Node, known: &[Option<Known>]) {
+    /// A router has read the store. No instance ever leaves for good, so whoever was once read of is there.
+    pub(crate) fn learned(&mut self, router: &Router, look: &Look, at_ms: u64) {
+        let (router, known) = (router.node, &router.known);
+        let read = look.instances.iter().flatten().count();
+        let (before, _) = self.read_of[router.no];
+        self.check(read >= before, "no instance is lost", || {
+            format!("{router} reads of {read} instances, after {before}")
+        });
+        if read > before {
+            self.read_of[router.no] = (read, at_ms);
+        }
         for (no, known) in known.iter().enumerate() {
             let Some(fence) = known.as_ref().and_then(Known::fence) else { continue };
             let last = self.fences[router.no][no];
@@ -252,6 +263,27 @@ impl Watch {
                 format!("{router} takes {fence:?} of i-{no} after {last:?}")
             });
             self.fences[router.no][no] = Some(fence);
+        }
+    }
+
+    /// A step is over: what a router that runs has by now.
+    pub(crate) fn stepped(&mut self, router: &Router, at_ms: u64, plan: &Plan) {
+        let node = router.node;
+        let (read, since_ms) = self.read_of[node.no];
+        let shown = router.snapshot.instances.len();
+        let is_due = at_ms > since_ms.max(router.resumed_ms) + NEWS_MS;
+        self.check(shown >= read || !is_due, "no instance is lost", || {
+            format!("{node} read of {read} instances, and sees {shown}")
+        });
+        let (monitor, regions) = (&router.monitor, plan.regions.len());
+        for (size, most, what) in [
+            (router.probes.len(), plan.probes().parallel as usize, "probes under way"),
+            (router.pending.len(), MAX_CALLS, "calls under way"),
+            (monitor.pings_outstanding(), MAX_OUTSTANDING, "pings under way to one region"),
+            (monitor.events_waiting(), MAX_EVENTS, "failovers to be written"),
+            (monitor.handler().kept(), MAX_EVENTS + regions, "the history of failovers"),
+        ] {
+            self.bounds(size <= most, what, size);
         }
     }
 
@@ -272,18 +304,6 @@ impl Watch {
         self.check(before < Some(stamp), "no word of a superseded lease holder", || {
             format!("{by} writes a record of {stamp} over one of {before:?}")
         });
-    }
-
-    /// A router has read what its region's lease holder says of the regions.
-    pub(crate) fn heard(&mut self, router: &Router, plan: &Plan) {
-        let node = router.node;
-        for (about, region) in plan.regions.iter().enumerate() {
-            let stamp = router.monitor.handler().heard(&region.id);
-            let last = std::mem::replace(&mut self.words[node.no][about], stamp);
-            self.check(last <= stamp, "no word of a superseded lease holder", || {
-                format!("{node} takes a word of {stamp:?} after one of {last:?}")
-            });
-        }
     }
 
     /// A router has a lease.

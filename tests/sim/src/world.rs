@@ -241,6 +241,9 @@ impl World {
         }
         self.now_ms = end_ms;
         self.watch.bounds(self.agenda.len() <= MAX_PLANNED, "the agenda", self.agenda.len());
+        for router in self.routers.iter().filter(|router| router.life == Life::Running) {
+            self.watch.stepped(router, self.now_ms, &self.plan);
+        }
         if self.now_ms >= self.settled_ms && self.now_ms.is_multiple_of(SETTLED_EVERY_MS) {
             let lasting = &self.chaos.lasting;
             self.watch.settled(&self.routers, lasting, self.now_ms, &self.plan);
@@ -314,7 +317,7 @@ impl World {
                 self.pinged(to.no, region, number, sent_ms, answered);
             }
             Body::Probe { number } => {
-                if let Some(result) = self.machines[to.no].probed() {
+                if let Some(result) = self.machines[to.no].probed(self.now_ms) {
                     self.send(to, from, Body::Probed { number, result });
                 }
             }

@@ -7,7 +7,7 @@ use mrgc_fleet::planted::{Fault, plant};
 
 const STEPS: u64 = 2_000;
 /// Within so many seeds a fault must be found.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 400;
 
 fn finds(fault: Fault, invariants: &[&str]) {
     let planted = plant(fault);

@@ -4,6 +4,9 @@
 
 mod cloud;
 mod exhausted;
+mod holder;
+mod hung;
 mod instance_loss;
 mod region_loss;
+mod roles;
 mod support;

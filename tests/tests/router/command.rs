@@ -92,6 +92,56 @@ async fn a_drill_from_the_simulation_to_the_timeline() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_pin_holds_whatever_the_evidence_says_until_it_is_lifted() -> Result<()> {
+    let pair = Pair::start().await?;
+    let (virginia, ireland) = (&pair.virginia, &pair.ireland);
+    let pin = ["failover", "pin", "us-east-1", "degraded", "--reason", "half a network", "--yes"];
+    let pinned = "pinned in DEGRADED by ada (half a network)";
+    assert_eq!(
+        done(virginia, &pin).await?,
+        format!("us-east-1: {pinned}; it is DEGRADED and keeps 70 % of its traffic\n")
+    );
+    for router in [virginia, ireland] {
+        shows(router, &["us-east-1 DEGRADED 70 % 1 of 1", pinned]).await?;
+    }
+    let recover = ["failover", "recover", "us-east-1", "--reason", "r", "--yes"];
+    let refused = mrgc(virginia, &recover).await?;
+    assert_eq!(refused.code, Some(1));
+    ensure!(refused.err.contains("is pinned in DEGRADED: unpin it"), "{}", refused.err);
+
+    let unpin = ["failover", "unpin", "us-east-1", "--reason", "it is whole", "--yes"];
+    let unpinned = done(virginia, &unpin).await?;
+    let expected =
+        format!("us-east-1: left to the evidence by ada (it is whole); before: {pinned};");
+    ensure!(unpinned.starts_with(&expected), "{unpinned}");
+    for router in [virginia, ireland] {
+        let row = shows(router, &["us-east-1 NORMAL 100 % 1 of 1"]).await?;
+        ensure!(!row.contains("pinned"), "{row}");
+    }
+    let history = done(virginia, &["failover", "history"]).await?;
+    let lines: Vec<String> = history.lines().map(words).collect();
+    for expected in [
+        "us-east-1 pin in DEGRADED: ordered by ada half a network",
+        "us-east-1 unpin: ordered by ada it is whole",
+    ] {
+        ensure!(lines.iter().any(|line| line.contains(expected)), "{expected}\n{history}");
+    }
+    Ok(())
+}
+
+/// Waits until `mrgc failover status` shows so of us-east-1, and gives its row.
+async fn shows(router: &Router, expected: &[&str]) -> Result<String> {
+    eventually("the status says so", PATIENCE, || async {
+        let status = done(router, &["failover", "status"]).await?;
+        let row = status.lines().find(|line| line.starts_with("us-east-1  ")).context("no row")?;
+        let row = words(row);
+        ensure!(expected.iter().all(|expected| row.contains(expected)), "{status}");
+        Ok(Some(row))
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_failover_that_two_regions_saw_is_one() -> Result<()> {
     let mut pair = Pair::start().await?;
     for action in ["start", "recover"] {

@@ -15,6 +15,7 @@ mod control_api;
 mod dry_run;
 mod failing;
 mod http1;
+mod in_flight;
 mod orders;
 mod outage;
 mod peers;

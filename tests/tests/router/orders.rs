@@ -60,7 +60,7 @@ impl Pair {
         Ok(self.client.post(router.control_url(path)).json(body).send().await?)
     }
 
-    async fn order(&self, router: &Router, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) async fn order(&self, router: &Router, path: &str, body: &Value) -> Result<Value> {
         let response = self.post(router, path, body).await?;
         let (status, body) = (response.status(), response.text().await?);
         ensure!(status == 200, "{path}: {status} {body}");
@@ -71,7 +71,7 @@ impl Pair {
         problem(self.post(&self.virginia, path, body).await?, status, kind).await
     }
 
-    async fn sees(
+    pub(crate) async fn sees(
         &self,
         router: &Router,
         what: &str,
@@ -87,7 +87,7 @@ impl Pair {
     }
 
     /// The regions that answer requests which enter in Virginia.
-    async fn served_by(&self) -> Result<Vec<String>> {
+    pub(crate) async fn served_by(&self) -> Result<Vec<String>> {
         let mut regions = Vec::new();
         for _ in 0..REQUESTS {
             let answer = chat(&self.client, &self.virginia, "llama", false).send().await?;
@@ -106,7 +106,7 @@ async fn standing(client: &reqwest::Client, router: &Router, region: &str) -> Re
     Ok(status.with_context(|| format!("no {region} in {overview}"))?.clone())
 }
 
-fn away(strategy: &str) -> Value {
+pub(crate) fn away(strategy: &str) -> Value {
     json!({
         "from_region": VIRGINIA.id, "to_region": IRELAND.id, "strategy": strategy,
         "reason": "ticket 4711", "operator": "ada",

@@ -4,11 +4,16 @@ use anyhow::{Context, Result, ensure};
 use mrgc_tests::cluster::{PATIENCE, eventually};
 use serde_json::Value;
 
-use crate::support::{ANY_ROUTE, Dead, Lone, Scripted, Setup, header, model_server, problem};
+use crate::support::{
+    ANY_ROUTE, Dead, Lone, Scripted, Setup, counters, header, model_server, problem,
+};
 
 const SETTINGS: &str = "[peers]\nkey = \"a-key-of-these-tests\"\n[ejection]\nbase_seconds = 60\n";
 const NO_CAPACITY: &str = "HTTP/1.1 503 Service Unavailable\r\nx-mrgc-no-capacity: 1\r\n\
     retry-after: 1\r\ncontent-length: 0\r\n\r\n";
+
+/// Of the region that takes what home cannot.
+const SLOTS: usize = 20;
 
 /// A region of four slots of which one instance in four lives, beside another region.
 fn crippled(live: std::net::SocketAddr, dead: &Dead, other: std::net::SocketAddr) -> Setup {
@@ -55,6 +60,53 @@ async fn what_a_failing_region_gives_away_goes_to_another_and_says_so() -> Resul
     }
     ensure!(moved >= 80, "{moved} of 100 were moved");
     Ok(())
+}
+
+/// Holds streams of a priority until one is refused for want of room.
+async fn fill(lone: &Lone, priority: &str, held: &mut Vec<reqwest::Response>) -> Result<()> {
+    while held.len() <= SLOTS {
+        let request = lone.chat(true).header("x-mock-hold", "1");
+        let response = request.header("x-mrgc-priority", priority).send().await?;
+        if response.status() != 200 {
+            ensure!(response.headers().contains_key("retry-after"), "{response:?}");
+            problem(response, 503, "no-capacity").await?;
+            return Ok(());
+        }
+        held.push(response);
+    }
+    anyhow::bail!("{} are held in {SLOTS} slots", held.len())
+}
+
+/// Of a region's slots, less than half are for the least important, and the last tenth is for what is
+/// important.
+#[tokio::test]
+async fn the_least_important_is_shed_first() -> Result<()> {
+    let (dead, other) = (Dead::new()?, model_server("other").await?);
+    let setup = Setup::new(&format!("{ANY_ROUTE}{SETTINGS}"))
+        .instance("i-dead", dead.address)
+        .region("eu-west-1", other.address(), &[])
+        .instance_in("eu-west-1", "i-other", other.address())
+        .and(&format!("slots = {SLOTS}\n"));
+    let lone = setup.start().await?;
+    until_moving(&lone).await?;
+
+    let (mut held, mut refused) = (Vec::new(), 0.0);
+    for (priority, filled) in [("-100", 9), ("0", 18), ("1", 19), ("10", SLOTS)] {
+        fill(&lone, priority, &mut held).await?;
+        assert_eq!(held.len(), filled, "at priority {priority}");
+        refused += 1.0;
+        assert_eq!(lone.metric("mrgc_router_shed_total").await?, refused);
+    }
+    assert_eq!(other.counters().running as usize, SLOTS);
+
+    other.release();
+    counters(&other, "there is room again", |counters| counters.running == 0).await?;
+    eventually("ordinary requests are served again", PATIENCE, || async {
+        let response = lone.chat(false).send().await?;
+        ensure!(response.status() == 200, "{}", response.status());
+        Ok(Some(()))
+    })
+    .await
 }
 
 #[tokio::test]

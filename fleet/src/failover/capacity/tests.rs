@@ -6,10 +6,24 @@ fn lane(slots: Option<u32>, running: u32) -> Lane {
 
 #[test]
 fn the_limit_rises_with_priority() {
-    for (priority, of_100) in
-        [(-5, 90), (0, 90), (1, 91), (5, 95), (9, 99), (10, 100), (11, 100), (i32::MAX, 100)]
-    {
-        assert_eq!(Limit::new(0.9, priority).of(100), of_100, "priority {priority}");
+    for (priority, of_1000) in [
+        (i32::MIN, 450),
+        (-101, 450),
+        (-100, 450),
+        (-99, 455),
+        (-50, 675),
+        (-10, 855),
+        (-1, 896),
+        (0, 900),
+        (1, 910),
+        (5, 950),
+        (9, 990),
+        (10, 1000),
+        (11, 1000),
+        (100, 1000),
+        (i32::MAX, 1000),
+    ] {
+        assert_eq!(Limit::new(0.9, priority).of(1_000), of_1000, "priority {priority}");
     }
     assert_eq!(Limit::FULL.of(100), 100);
 }
@@ -71,6 +85,10 @@ fn home_admits_what_was_moved_here_while_it_has_room() {
         (lane(Some(10), 0), 8, 0, true),
         (lane(Some(10), 0), 9, 0, false),
         (lane(Some(10), 9), 0, 0, false),
+        (lane(Some(10), 0), 4, -100, true),
+        (lane(Some(10), 0), 5, -100, false),
+        (lane(Some(10), 5), 0, -50, true),
+        (lane(Some(10), 7), 0, -50, false),
         (lane(Some(10), 9), 9, 10, true),
         (lane(Some(10), 10), 9, 10, false),
         (lane(None, 0), 5_000, 0, true),

@@ -86,8 +86,8 @@ impl Journey<'_> {
     /// server may close a kept one in the moment it is used, which says nothing of the server: the request
     /// is then sent again over a new one. One that cannot be sent again is not risked on a kept one.
     ///
-    /// A region may turn out to be unreachable meanwhile: then this ends, unless the request's body is gone, too.
-    /// A connection to an instance that is gone breaks by itself, and within seconds.
+    /// The candidate may turn out to be lost meanwhile: then this ends, unless the request's body is gone, too.
+    /// A connection to a machine that is gone breaks by itself, and within seconds.
     async fn send(
         &mut self,
         address: &str,
@@ -99,8 +99,8 @@ impl Journey<'_> {
         let first_byte = Duration::from_millis(limits.first_byte_timeout_ms);
         let can_resend = self.received.body.is_kept();
         // One that is tried as a last resort is waited for.
-        let may_leave = can_resend && !slot.is_unreachable();
-        let is_lost = || may_leave && slot.is_unreachable();
+        let may_leave = can_resend && !slot.is_lost();
+        let is_lost = || may_leave && slot.is_lost();
         let mut terms = Terms {
             timeout: limits.connect_timeout(),
             // That one is still open says nothing of whether there can be new ones.

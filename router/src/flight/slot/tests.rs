@@ -86,12 +86,12 @@ fn after_its_time_a_few_try_it_out_and_a_place_that_told_nothing_is_given_back()
 }
 
 #[test]
-fn an_unreachable_region_is_masked_and_told_of_once() {
+fn who_is_lost_is_masked_and_told_of_once() {
     let (pool, signs) = pool(1);
     let mut losses = signs.losses();
-    for (is_unreachable, is_told) in [(false, false), (true, true), (true, false), (false, false)] {
-        pool[0].set_unreachable(is_unreachable);
-        assert_eq!(pool[0].live(0).masked, is_unreachable);
+    for (is_lost, is_told) in [(false, false), (true, true), (true, false), (false, false)] {
+        pool[0].set_lost(is_lost);
+        assert_eq!(pool[0].live(0).masked, is_lost);
         assert_eq!(losses.has_changed().unwrap(), is_told);
         losses.mark_unchanged();
     }

@@ -22,8 +22,9 @@ Examples:
   mrgc failover status --router http://10.66.0.10:9000 --json | jq '.regions[] | {region, state}'
 
 KEEPS is the share of its own traffic that a region keeps; the rest goes to other regions. HEALTHY
-counts the instances that take requests among those whose drain is not planned. Each router judges
-for itself: this is how the one that is asked sees it.";
+counts the instances that take requests among those whose drain is not planned. A failover is late
+that took longer than the router's failover_timeout_seconds. Each router judges for itself: this is
+how the one that is asked sees it.";
 
 const HEADS: [&str; 7] = ["REGION", "STATE", "KEEPS", "HEALTHY", "SINCE", "ORDER", "WHY"];
 
@@ -58,13 +59,17 @@ fn as_text(overview: &Overview, now: Timestamp) -> String {
         (n, Some(ms)) => format!("failovers: {n}, {ms:.0} ms to move the traffic on average"),
         (n, None) => format!("failovers: {n}"),
     };
+    let late = match summary.late_failovers {
+        0 => String::new(),
+        n => format!(", {n} late"),
+    };
     let holder = match lease_holder {
         Some(holder) if holder == router => "this router writes the region's state".to_owned(),
         Some(holder) => format!("{holder} writes the region's state"),
         None => "no router is known to write the region's state".to_owned(),
     };
     // Writing to a string does not fail.
-    let _ = write!(text, "\n{failovers}; {}\n", harmless(&holder));
+    let _ = write!(text, "\n{failovers}{late}; {}\n", harmless(&holder));
     if *unstored_orders > 0 {
         let _ = writeln!(
             text,
@@ -127,7 +132,7 @@ mod tests {
                 routing_preference: vec!["us-west-2".into()],
                 total_failovers: 2,
                 average_duration_ms: Some(149.6),
-                late_failovers: 0,
+                late_failovers: 1,
             },
             regions: vec![
                 status("us-east-1", RegionState::FailoverActive, 0.0, true, Some(order)),
@@ -145,8 +150,8 @@ mod tests {
         assert_eq!(lines[0], "us-west-2 is NORMAL; traffic goes to us-west-2");
         assert_eq!(
             lines[1],
-            "failovers: 2, 150 ms to move the traffic on average; us-west-2-00000002 writes the \
-             region's state"
+            "failovers: 2, 150 ms to move the traffic on average, 1 late; us-west-2-00000002 writes \
+             the region's state"
         );
         assert!(lines[2].ends_with("until the store is back: 1"), "{plain}");
         let ordered = "failed over to us-west-2 gracefully by ada (ticket\u{fffd} 4711)";

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
-use mrgc_fleet::model::{DesiredState, Lifecycle, PoolId, Standing, Timestamp};
+use mrgc_fleet::model::{DesiredState, Lifecycle, PoolId, RegionId, Standing, Timestamp};
 use mrgc_store::Store;
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Verdict,
     clock::{age, now},
+    router::Router,
     table::{self, Cell},
     watch::WatchArgs,
 };
@@ -23,11 +24,12 @@ const EXAMPLES: &str = "\
 Examples:
   mrgc instances list
   mrgc instances list --region us-east-1 --pool llama
+  mrgc instances list --router http://10.66.0.10:9000
   mrgc instances list --json | jq -r 'select(.lifecycle == \"quarantined\") | .registration.id'
 
 LIFECYCLE is the stricter of what the instance reports and what is wanted of it. AGE is how long ago
-the report was made, by the instance's clock. With --json, each line is an instance. Exit code 1:
-something could not be read.";
+the report was made, by the instance's clock. A router shows what it read last: ask one while the
+store is away. With --json, each line is an instance. Exit code 1: something could not be read.";
 
 const HEADS: [&str; 9] =
     ["ID", "REGION", "POOL", "LIFECYCLE", "HEALTH", "WANTED", "REPORT", "AGE", "REASON"];
@@ -41,6 +43,9 @@ pub(crate) struct Args {
     /// Only the instances of this pool
     #[arg(long, value_name = "POOL", value_parser = NonEmptyStringValueParser::new().map(PoolId::from))]
     pool: Option<PoolId>,
+    /// Ask this router's control API, as in http://127.0.0.1:9000, in place of the store
+    #[arg(long, value_name = "URL", conflicts_with = "StoreArgs")]
+    router: Option<String>,
     #[command(flatten)]
     watch: WatchArgs,
     /// Tell each instance as a line of JSON
@@ -56,21 +61,41 @@ struct Line<'a> {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<Verdict> {
+    if let Some(url) = &args.router {
+        let router = Router::at(url)?;
+        let region = args.place.region();
+        let draw = async || {
+            let mut standings: Vec<Standing> = router.get(&["instances"]).await?;
+            standings.retain(|s| region.is_none_or(|region| s.registration.region == *region));
+            let place = region.map_or("any region that the router knows", RegionId::as_str);
+            Ok((draw(args, standings, place)?, Verdict::Good))
+        };
+        return args.watch.show(draw).await;
+    }
     let fleet = args.place.open().await?;
-    args.watch.show(async || Ok((draw(args, &fleet).await?, verdict(&fleet.store)))).await
+    let draw = async || {
+        let standings = stored(&fleet).await?;
+        Ok((draw(args, standings, &fleet.names())?, verdict(&fleet.store)))
+    };
+    args.watch.show(draw).await
 }
 
-async fn draw(args: &Args, fleet: &Fleet) -> Result<String> {
-    let mut standings: Vec<Standing> = Vec::new();
+async fn stored(fleet: &Fleet) -> Result<Vec<Standing>> {
+    let mut standings = Vec::new();
     for region in &fleet.regions {
         let listed = fleet.store.instances(region).await;
         standings.extend(listed.with_context(|| format!("cannot list {region}"))?);
     }
+    Ok(standings)
+}
+
+/// `place` is where these were looked for.
+fn draw(args: &Args, mut standings: Vec<Standing>, place: &str) -> Result<String> {
     standings.retain(|s| args.pool.as_ref().is_none_or(|pool| s.registration.pool == *pool));
     if standings.is_empty() {
         let pool = args.pool.as_ref().map_or_else(String::new, |pool| format!(" of pool {pool}"));
         // A reader of standard output gets an empty list.
-        let _ = writeln!(io::stderr(), "no instances{pool} in {}", fleet.names());
+        let _ = writeln!(io::stderr(), "no instances{pool} in {place}");
         return Ok(String::new());
     }
     if args.json {

@@ -17,6 +17,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The one that was asked for.
+    pub(super) fn region(&self) -> Option<&RegionId> {
+        self.region.as_ref()
+    }
+
     pub(super) async fn open(&self) -> Result<Fleet> {
         let store = self.store.connect().await?;
         let regions = match &self.region {

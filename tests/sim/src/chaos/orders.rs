@@ -99,7 +99,6 @@ impl World {
             writer_region: self.plan.regions[writer].id.clone(),
             stamp: Stamp::default(),
         };
-        self.watch.ordered(about, self.now_ms);
         self.store.order(about, writer, order, self.now_ms);
     }
 

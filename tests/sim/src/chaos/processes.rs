@@ -22,11 +22,14 @@ impl World {
             Fault::HolderPause => self.some_holder()?,
             _ => self.routers[self.chaos.rng.usize(0..self.routers.len())].node,
         };
-        let duration_ms = match fault {
-            Fault::HolderPause => MINUTE_MS,
-            _ => self.chaos.duration_ms(),
+        let until_ms = match fault {
+            // A minute is a minute: where less is left, nobody is paused.
+            Fault::HolderPause => self.now_ms + MINUTE_MS,
+            _ => (self.now_ms + self.chaos.duration_ms()).min(self.calm_ms),
         };
-        let until_ms = (self.now_ms + duration_ms).min(self.calm_ms);
+        if until_ms > self.calm_ms {
+            return None;
+        }
         let life = match node.role {
             Role::Machine => &mut self.machines[node.no].agent,
             _ => &mut self.routers[node.no].life,

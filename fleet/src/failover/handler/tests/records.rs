@@ -42,6 +42,20 @@ fn a_follower_keeps_step_with_the_holder() {
 }
 
 #[test]
+fn whoever_lost_the_lease_is_not_held_to_its_own_words() {
+    let mut world = world();
+    world.handler.lead(Some(3), 0);
+    world.handler.record(word(FailoverActive, 0.0, stamp(3, 1)), 0);
+    world.pass(SECOND_MS);
+    world.handler.lead(None, world.now_ms);
+    world.pass(SECOND_MS);
+    assert_eq!(world.now("eu"), (Normal, 1.0));
+    world.handler.record(word(FailoverActive, 0.0, stamp(4, 0)), world.now_ms);
+    world.look();
+    assert_eq!(world.now("eu"), (FailoverActive, 0.0));
+}
+
+#[test]
 fn a_word_that_holds_a_region_to_nothing_is_not_quoted() {
     let mut world = world();
     world.handler.record(word(FailoverActive, 0.0, stamp(3, 0)), 0);
