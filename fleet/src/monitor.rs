@@ -168,14 +168,19 @@ impl Monitor {
     }
 
     /// What is stored of past failovers, to begin with and whenever a lease was taken, in its epoch. What
-    /// this router saw before that, the holder before it has written, but for what is still under way.
+    /// this router saw before that is written as far as nothing stored tells of it, for the store may have
+    /// been away from whoever held the lease; and so is what is still under way.
     pub fn restore(&mut self, mut stored: Vec<FailoverEvent>, epoch: Option<u64>) {
         let is_under_way = |event: &FailoverEvent| event.ended_at.is_none();
+        let is_told = |event: &FailoverEvent| stored.iter().any(|other| other.overlaps(event));
+        let mut events = self.handler.history();
+        events.retain(|event| !is_under_way(event) && !is_told(event));
         if epoch.is_some() {
             stored.retain(is_under_way);
         }
         self.handler.restore(stored);
-        self.events = self.handler.history().into_iter().filter(is_under_way).collect();
+        events.extend(self.handler.history().into_iter().filter(is_under_way));
+        self.events = events.into();
         self.restored = epoch;
     }
 
@@ -286,7 +291,7 @@ impl Monitor {
             match output {
                 Output::Changed { .. } => self.is_changed = true,
                 Output::Event(event) => {
-                    if self.events.len() == MAX_EVENTS {
+                    if self.events.len() >= MAX_EVENTS {
                         self.events.pop_front();
                     }
                     self.events.push_back(event.clone());

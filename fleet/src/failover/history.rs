@@ -43,6 +43,12 @@ impl FailoverEvent {
         self.cause == Cause::Automatic && self.duration_ms.is_some_and(|took| took > timeout_ms)
     }
 
+    /// Whether both can be of one failover: of one region, and at one time.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let until = |event: &Self| event.ended_at.unwrap_or(Timestamp(u64::MAX));
+        self.from == other.from && self.at <= until(other) && other.at <= until(self)
+    }
+
     /// Whether it is the one that an order began.
     pub(super) fn is_of(&self, order: &RegionOrder) -> bool {
         let strategy = match order.wish {

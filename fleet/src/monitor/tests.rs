@@ -403,3 +403,32 @@ fn evidence_condemns_an_instance_and_no_planned_drain_does() {
         }
     }
 }
+
+#[test]
+fn a_failover_that_no_holder_could_write_is_written_by_the_next() {
+    let mut rig = Rig::new(&[("us", 2), ("eu", 2)]);
+    rig.pass(SECOND, &[], &[]);
+    rig.pass(2 * SECOND, &["eu"], &[]);
+    rig.pass(300 * SECOND, &[], &[]);
+    let mut written = |stored: Vec<FailoverEvent>| {
+        rig.monitor.restore(stored, HOLDER.failover);
+        let event = |deed| if let Deed::Event(event) = deed { Some(event) } else { None };
+        rig.deeds().into_iter().filter_map(event).collect::<Vec<_>>()
+    };
+    let events = written(Vec::new());
+    let [event] = &events[..] else { unreachable!("{events:?}") };
+    assert_eq!((event.from.as_str(), event.ended_at.is_some()), ("eu", true));
+    let of_another = FailoverEvent {
+        id: "another's".to_owned(),
+        at: Timestamp(event.at.0 + 10),
+        ..event.clone()
+    };
+    assert_eq!(written(vec![of_another]), []);
+    let of_before = FailoverEvent {
+        id: "before".to_owned(),
+        at: Timestamp(event.at.0 - 10),
+        ended_at: Some(Timestamp(event.at.0 - 5)),
+        ..event.clone()
+    };
+    assert_eq!(written(vec![of_before]), [event.clone()]);
+}
