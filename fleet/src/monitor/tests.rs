@@ -430,5 +430,5 @@ fn a_failover_that_no_holder_could_write_is_written_by_the_next() {
         ended_at: Some(Timestamp(event.at.0 - 5)),
         ..event.clone()
     };
-    assert_eq!(written(vec![of_before]), [event.clone()]);
+    assert_eq!(written(vec![of_before]), std::slice::from_ref(event));
 }
