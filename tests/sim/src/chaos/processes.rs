@@ -60,7 +60,8 @@ impl World {
             Role::Machine => &mut self.machines[node.no].agent,
             _ => &mut self.routers[node.no].life,
         };
-        if matches!(life, Life::Paused { .. }) {
+        // Not one that was started anew meanwhile, and paused again for longer.
+        if matches!(life, Life::Paused { until_ms } if *until_ms <= self.now_ms) {
             *life = Life::Running;
             if node.role == Role::Router {
                 self.routers[node.no].resumed_ms = self.now_ms;
