@@ -212,7 +212,7 @@ impl Monitor {
     }
 
     /// Home's instances, as they were read last.
-    pub fn home_instances(&self) -> impl Iterator<Item = &InstanceId> {
+    pub fn home_instances(&self) -> impl Iterator<Item = &InstanceId> + Clone {
         let registrations = self.heard.iter().map(|heard| &heard.standing.registration);
         registrations.filter(|r| r.region == self.settings.home).map(|r| &r.id)
     }

@@ -7,8 +7,8 @@ use proptest::{prelude::*, sample::subsequence, test_runner::TestCaseError};
 use crate::{
     guard::PlacementRule,
     model::{
-        EnclaveState, Framework, Health, Lifecycle, Needs, Region, RegionId, Registration, Report,
-        Standing, Timestamp,
+        Desired, DesiredState, EnclaveState, Framework, Health, Lifecycle, Needs, Region, RegionId,
+        Registration, Report, Stamp, Standing, Timestamp,
     },
     snapshot::{Builder, Candidate, Level, Member, Seen, Snapshot, View, ViewKey},
 };
@@ -80,6 +80,21 @@ pub(crate) fn reporting(id: &str, region: &str, change: impl FnOnce(&mut Report)
             change(report);
         }
     })
+}
+
+/// What a person in `us` wants of an instance there.
+pub(crate) fn desired(instance: &str, state: DesiredState) -> Desired {
+    Desired {
+        instance: instance.into(),
+        region: "us".into(),
+        state,
+        reason: None,
+        operator: None,
+        automatic: false,
+        at: Timestamp(0),
+        writer_region: "us".into(),
+        stamp: Stamp::default(),
+    }
 }
 
 /// What a router in `us` makes of them.

@@ -100,19 +100,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{merge_alike, some_in_two_orders};
+    use crate::testing::{self, merge_alike, some_in_two_orders};
 
     fn desired(epoch: u64, sequence: u64, state: DesiredState, writer: &str) -> Desired {
         Desired {
-            instance: "i-1".into(),
-            region: "us".into(),
-            state,
-            reason: None,
-            operator: None,
-            automatic: false,
             at: Timestamp(sequence),
             writer_region: writer.into(),
             stamp: Stamp { epoch, sequence },
+            ..testing::desired("i-1", state)
         }
     }
 

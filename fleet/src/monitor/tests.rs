@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     failover::{RegionState, Wish},
     model::{Desired, DesiredState, Health},
-    testing::{POOL, member, region, reporting},
+    testing::{POOL, desired, member, region, reporting},
 };
 
 mod scenarios;
@@ -130,17 +130,7 @@ impl Rig {
     fn wish(&mut self, id: &str, state: DesiredState, automatic: bool) {
         let of_it = |standing: &&mut Arc<Standing>| *standing.registration.id.as_str() == *id;
         for standing in self.standings.iter_mut().filter(of_it) {
-            Arc::make_mut(standing).desired = Some(Desired {
-                instance: id.into(),
-                region: "us".into(),
-                state,
-                reason: None,
-                operator: None,
-                automatic,
-                at: Timestamp(0),
-                writer_region: "us".into(),
-                stamp: Default::default(),
-            });
+            Arc::make_mut(standing).desired = Some(Desired { automatic, ..desired(id, state) });
         }
         self.read();
     }

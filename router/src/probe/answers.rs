@@ -32,9 +32,9 @@ impl LastProbes {
     }
 
     /// The instances that there are.
-    pub fn keep<'a>(&mut self, ids: impl Iterator<Item = &'a InstanceId>) {
-        let ids: HashSet<_> = ids.collect();
-        if self.0.len() > ids.len() + FORGOTTEN_BEYOND {
+    pub fn keep<'a>(&mut self, ids: impl Iterator<Item = &'a InstanceId> + Clone) {
+        if self.0.len() > ids.clone().count() + FORGOTTEN_BEYOND {
+            let ids: HashSet<_> = ids.collect();
             self.0.retain(|id, _| ids.contains(id));
         }
     }

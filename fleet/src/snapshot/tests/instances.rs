@@ -1,24 +1,17 @@
 //! An instance as a candidate.
 
 use super::*;
-use crate::model::{Desired, DesiredState, Registration, Stamp};
+use crate::{
+    model::{DesiredState, Registration},
+    testing::desired,
+};
 
 #[test]
 fn only_an_available_fresh_instance_that_is_not_unhealthy_is_ready() {
     let life = |lifecycle| reporting("i-1", "us", |report| report.lifecycle = lifecycle);
     let wanted = |state| {
         with(member("i-1", "us"), |member| {
-            member.standing_mut().desired = Some(Desired {
-                instance: "i-1".into(),
-                region: "us".into(),
-                state,
-                reason: None,
-                operator: None,
-                automatic: false,
-                at: Timestamp(0),
-                writer_region: "eu".into(),
-                stamp: Stamp { epoch: 0, sequence: 1 },
-            });
+            member.standing_mut().desired = Some(desired("i-1", state));
         })
     };
     let health = |health| reporting("i-1", "us", |report| report.health = health);
