@@ -1,4 +1,4 @@
-//! A router's watch over the fleet: all evidence in; one view, and the deeds that follow from it, out.
+//! A router's watch over the fleet: all evidence in; one view, and the actions that follow from it, out.
 //!
 //! ```text
 //!  store read ───► freshness ─┐                  ┌─► snapshot, with the share that stays in each region
@@ -7,13 +7,14 @@
 //!  ejections ─────────────────┘                            │
 //!  operators' orders, the lease holder's word ─────────────┤
 //!                                                          ▼
-//!                                   deeds of a lease's holder: drain, replace, scale, record
+//!                                   actions of a lease's holder: drain, replace, scale, record
 //! ```
 //!
 //! The router's shell and the simulator feed the same machine, so what is simulated is what runs. Every
 //! router judges for itself, at once and by what it sees; a lease decides only who writes.
 
-mod deeds;
+mod actions;
+mod issued;
 mod reading;
 mod scale;
 mod tally;
@@ -30,15 +31,13 @@ use crate::{
     snapshot::{Builder, Member, Seen, Snapshot},
 };
 
-use deeds::{Condition, Ledger};
-pub use deeds::{Deed, Epochs};
+pub use actions::{Action, Epochs};
+use issued::{Condition, Issued};
 pub use reading::Reading;
 use reading::{Heard, merged};
 use scale::Scaler;
 pub use scale::Scaling;
 use tally::{Tallies, Tally};
-
-const REMEDIES_EVERY_MS: u64 = 1_000;
 
 /// Shells turn at least this often. Where more time passes between two turns, this process was held up, as
 /// one is that is stopped or whose machine is suspended; and what nobody saw is no evidence.
@@ -67,7 +66,7 @@ pub struct Monitor {
     peers: Peers,
     handler: Handler,
     builder: Builder,
-    ledger: Ledger,
+    issued: Issued,
     scaler: Scaler,
     regions: Vec<Region>,
     /// By the instances' ids.
@@ -117,7 +116,7 @@ impl Monitor {
             peers: Peers::new(settings.peers),
             handler: Handler::new(settings.home.clone(), settings.thresholds, at),
             builder: Builder::new(settings.home.clone()),
-            ledger: Ledger::default(),
+            issued: Issued::default(),
             scaler: Scaler::default(),
             regions: Vec::new(),
             heard: Vec::new(),
@@ -165,23 +164,6 @@ impl Monitor {
     pub fn order(&mut self, order: RegionOrder, now_ms: u64) {
         self.turn(now_ms);
         self.handler.order(order, now_ms);
-    }
-
-    /// What is stored of past failovers, to begin with and whenever a lease was taken, in its epoch. What
-    /// this router saw before that is written as far as nothing stored tells of it, for the store may have
-    /// been away from whoever held the lease; and so is what is still under way.
-    pub fn restore(&mut self, mut stored: Vec<FailoverEvent>, epoch: Option<u64>) {
-        let is_under_way = |event: &FailoverEvent| event.ended_at.is_none();
-        let is_told = |event: &FailoverEvent| stored.iter().any(|other| other.overlaps(event));
-        let mut events = self.handler.history();
-        events.retain(|event| !is_under_way(event) && !is_told(event));
-        if epoch.is_some() {
-            stored.retain(is_under_way);
-        }
-        self.handler.restore(stored);
-        events.extend(self.handler.history().into_iter().filter(is_under_way));
-        self.events = events.into();
-        self.restored = epoch;
     }
 
     /// Whom to probe now. The end of each is told to [`Self::probed`].
@@ -315,42 +297,6 @@ impl Monitor {
         snapshot
     }
 
-    /// What the holder of the leases is to do now.
-    pub fn deeds(&mut self, epochs: Epochs, now_ms: u64, at: Timestamp) -> Vec<Deed> {
-        self.turn(now_ms);
-        self.handler.lead(epochs.failover, now_ms);
-        let mut deeds = Vec::new();
-        if epochs.health.is_some() && now_ms >= self.remedies_ms {
-            self.remedies_ms = now_ms + REMEDIES_EVERY_MS;
-            let here = |heard: &&Heard| heard.standing.registration.region == self.settings.home;
-            let conditions = self.heard.iter().filter(here).map(|Heard { standing, .. }| {
-                let id = &standing.registration.id;
-                (standing, Condition::new(self.impaired.get(id), self.probes.verdict(id)))
-            });
-            let conditions: Vec<_> = conditions.collect();
-            deeds = self.ledger.remedies(self.settings.max_drained_share, &conditions, now_ms);
-        }
-        if let Some(epoch) = epochs.failover {
-            let writer = (&self.settings.home, self.settings.router.as_str());
-            let statuses = self.handler.status();
-            deeds.extend(self.ledger.records(writer, statuses, epoch, (now_ms, at)));
-            deeds.extend(self.scalings(epoch, now_ms, at).into_iter().map(Deed::Scale));
-            if self.restored == Some(epoch) {
-                deeds.extend(self.events.drain(..).map(Deed::Event));
-            }
-        }
-        deeds
-    }
-
-    fn scalings(&mut self, epoch: u64, now_ms: u64, at: Timestamp) -> Vec<Scaling> {
-        let moves = scale::moves(&self.handler, &self.regions);
-        let mut scaler = std::mem::take(&mut self.scaler);
-        let home = &self.settings.home;
-        let scalings = scaler.handle(home, &moves, self.members(), epoch, (now_ms, at));
-        self.scaler = scaler;
-        scalings
-    }
-
     /// When something changes by itself.
     pub fn next_ms(&self, now_ms: u64) -> u64 {
         let others = [self.probes.next_ms(), self.peers.next_ms()].into_iter().flatten();
@@ -378,11 +324,6 @@ impl Monitor {
     /// Pings to one region that are neither answered nor missed, where there are most of them.
     pub fn pings_outstanding(&self) -> usize {
         self.peers.outstanding()
-    }
-
-    /// Failovers that wait to be written under a lease.
-    pub fn events_waiting(&self) -> usize {
-        self.events.len()
     }
 
     /// Who this router is, in records and wishes.
@@ -417,7 +358,7 @@ impl Monitor {
         let turned_ms = self.turned_ms.replace(now_ms).unwrap_or(now_ms);
         let blind_ms = now_ms.saturating_sub(turned_ms).saturating_sub(LONGEST_TURN_MS);
         if blind_ms > 0 {
-            self.handler.put_off(blind_ms);
+            self.handler.postpone(blind_ms);
         }
     }
 
@@ -432,7 +373,7 @@ impl Monitor {
 /// say; one that a router drained is asked for when it is well again.
 fn is_probed(standing: &Standing, home: &RegionId) -> bool {
     let registration = &standing.registration;
-    let serves = standing.lifecycle() == Lifecycle::Available || deeds::is_drained(standing);
+    let serves = standing.lifecycle() == Lifecycle::Available || issued::is_drained(standing);
     registration.region == *home && !registration.health_address.is_empty() && serves
 }
 

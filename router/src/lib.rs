@@ -2,7 +2,7 @@
 //! steer how.
 //!
 //! `data` is the data plane, `control` the operator's API, `policies` the WASM policies at work; `sync`
-//! follows the shared state, `probe` and `ping` look at the fleet itself, `monitor` judges it by all of that, `deeds`
+//! follows the shared state, `probe` and `ping` look at the fleet itself, `monitor` judges it by all of that, `executor`
 //! does what follows, `collect` stores what was measured, and `run` puts them together.
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ mod collect;
 pub mod config;
 mod control;
 mod data;
-mod deeds;
+mod executor;
 mod failovers;
 pub mod flight;
 mod health;

@@ -5,7 +5,7 @@
 //!  store ─► follow ─┐                            ┌─► snapshots ─► conductor ─► data threads
 //!  probes, pings ───┤ events                     ├─► probes and pings that are due
 //!  control API ─────┼────────► Shell ── Monitor ─┤
-//!  ejections, ──────┤                            └─► deeds ─► store, while a lease is held
+//!  ejections, ──────┤                            └─► actions ─► store, while a lease is held
 //!  attestations ────┘
 //! ```
 
@@ -27,7 +27,7 @@ use crate::{
     cloud,
     config::Config,
     control::failover::Command,
-    deeds::Doer,
+    executor::Executor,
     failovers::Failovers,
     flight::{Clock, FleetView, Signs, Slot},
     health::{Check, HealthBoard},
@@ -148,7 +148,7 @@ pub struct Parts {
     pub pinger: Pinger,
     /// `None` where EC2 is not asked.
     pub cloud: Option<cloud::Watch>,
-    pub doer: Doer,
+    pub executor: Executor,
     pub failovers: Failovers,
     pub events: mpsc::Sender<Event>,
 }
@@ -233,7 +233,7 @@ impl Shell {
                 }
             }
             Event::History { epoch, events } => monitor.restore(events, Some(epoch)),
-            Event::Command(command) => command.obey(monitor, &self.parts.doer, now_ms),
+            Event::Command(command) => command.execute(monitor, &self.parts.executor, now_ms),
         }
     }
 
@@ -247,17 +247,17 @@ impl Shell {
         let timeout_ms = monitor.handler().thresholds().failover_timeout_ms;
         self.parts.failovers.take(&outputs, timeout_ms, at);
         losses::mark(monitor, &fleet, now_ms);
-        let mut epochs = self.parts.doer.epochs();
+        let mut epochs = self.parts.executor.epochs();
         if let Some(cloud) = &mut self.parts.cloud {
             cloud.turn(epochs.health.is_some(), monitor, &self.parts.events, now_ms);
             epochs.health = epochs.health.filter(|_| cloud.is_settled());
         }
         if epochs.failover.is_some() && epochs.failover != self.asked {
             self.asked = epochs.failover;
-            self.parts.doer.read_history(self.parts.events.clone());
+            self.parts.executor.read_history(self.parts.events.clone());
         }
-        for deed in monitor.deeds(epochs, now_ms, at) {
-            self.parts.doer.take(deed);
+        for action in monitor.actions(epochs, now_ms, at) {
+            self.parts.executor.submit(action);
         }
         self.is_stale |= monitor.take_changes();
         self.send_out(now_ms);

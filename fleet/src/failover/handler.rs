@@ -112,8 +112,8 @@ impl Handler {
     }
 
     /// Nobody looked for so long: what would have run out by then has as long to go as before.
-    pub fn put_off(&mut self, ms: u64) {
-        self.regions.values_mut().for_each(|watch| watch.put_off(ms));
+    pub fn postpone(&mut self, ms: u64) {
+        self.regions.values_mut().for_each(|watch| watch.postpone(ms));
     }
 
     /// What is stored of past failovers, after a start, or on becoming the one who writes them.

@@ -110,7 +110,7 @@ impl Judge {
     }
 
     /// The hold that is under way ends so much later.
-    pub fn put_off(&mut self, ms: u64) {
+    pub fn postpone(&mut self, ms: u64) {
         if let Some(better) = &mut self.better {
             better.since_ms = better.since_ms.saturating_add(ms);
         }

@@ -90,12 +90,12 @@ pub fn accepts(seen: Option<Stamp>, new: Stamp) -> bool {
 
 /// The last word on a region, as its reader got it.
 #[derive(Clone, Debug)]
-pub(super) struct Word {
+pub(super) struct HeldRecord {
     pub record: RegionRecord,
     got_ms: u64,
 }
 
-impl Word {
+impl HeldRecord {
     pub fn new(record: RegionRecord, now_ms: u64) -> Self {
         Self { record, got_ms: now_ms }
     }
@@ -110,7 +110,7 @@ impl Word {
     }
 
     /// It counts for so much longer.
-    pub fn put_off(&mut self, ms: u64) {
+    pub fn postpone(&mut self, ms: u64) {
         self.got_ms = self.got_ms.saturating_add(ms);
     }
 

@@ -191,8 +191,8 @@ impl RegionMachine {
     }
 
     /// The hold and the step that are under way end so much later.
-    pub(super) fn put_off(&mut self, ms: u64) {
-        self.judge.put_off(ms);
+    pub(super) fn postpone(&mut self, ms: u64) {
+        self.judge.postpone(ms);
         self.stepped_ms = self.stepped_ms.map(|at_ms| at_ms.saturating_add(ms));
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Evidence, Rating, RegionMachine, RegionOrder, RegionRecord, RegionStatus, Thresholds,
-    Transition, Wish, accepts, orders::Given, record::Word,
+    Transition, Wish, accepts, orders::Given, record::HeldRecord,
 };
 use crate::model::{RegionId, Stamp, Timestamp};
 
@@ -14,7 +14,7 @@ const RAMP_STEP_MS: u64 = 100;
 pub(super) struct Watch {
     pub machine: RegionMachine,
     given: Option<Given>,
-    word: Option<Word>,
+    word: Option<HeldRecord>,
     /// When the first sign of the present evidence was seen.
     pub first_evidence_ms: u64,
     /// What changed since it was last asked for.
@@ -64,7 +64,7 @@ impl Watch {
             let transition = self.machine.adopt(record.rating(), record.told(), now_ms);
             self.note(transition);
         }
-        self.word = Some(Word::new(record, now_ms));
+        self.word = Some(HeldRecord::new(record, now_ms));
         true
     }
 
@@ -73,10 +73,10 @@ impl Watch {
     }
 
     /// Holds, steps and the lease holder's word run out so much later. An operator's order runs on.
-    pub fn put_off(&mut self, ms: u64) {
-        self.machine.put_off(ms);
+    pub fn postpone(&mut self, ms: u64) {
+        self.machine.postpone(ms);
         if let Some(word) = &mut self.word {
-            word.put_off(ms);
+            word.postpone(ms);
         }
     }
 
@@ -135,7 +135,7 @@ impl Watch {
     pub fn next_ms(&self, now_ms: u64, thresholds: &Thresholds) -> Option<u64> {
         let is_ramping = self.failover().is_some_and(|given| given.is_ramping(now_ms, thresholds));
         let ramp = is_ramping.then(|| now_ms.saturating_add(RAMP_STEP_MS));
-        let word = self.word.as_ref().map(Word::ends_ms).filter(|end_ms| *end_ms > now_ms);
+        let word = self.word.as_ref().map(HeldRecord::ends_ms).filter(|end_ms| *end_ms > now_ms);
         [self.machine.next_ms(thresholds), ramp, word].into_iter().flatten().min()
     }
 

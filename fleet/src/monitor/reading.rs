@@ -7,7 +7,7 @@ use crate::{
     model::{Health, InstanceId, Lifecycle, Region, RegionId, Standing},
 };
 
-use super::deeds::{Condition, is_drained};
+use super::issued::{Condition, is_drained};
 
 /// What was read of the store.
 #[derive(Clone, Debug, Default)]

@@ -97,17 +97,17 @@ impl Rig {
         self.monitor.evaluate(ejected, self.now_ms, Timestamp(self.now_ms))
     }
 
-    fn deeds(&mut self) -> Vec<Deed> {
-        self.monitor.deeds(HOLDER, self.now_ms, Timestamp(self.now_ms))
+    fn actions(&mut self) -> Vec<Action> {
+        self.monitor.actions(HOLDER, self.now_ms, Timestamp(self.now_ms))
     }
 
     fn remedies(&mut self) -> Vec<(&'static str, String)> {
-        let named = |deed| match deed {
-            Deed::Replace { instance, .. } => Some(("replace", instance)),
-            Deed::Release { instance } => Some(("release", instance)),
-            Deed::Scale(_) | Deed::Record(_) | Deed::Event(_) => None,
+        let named = |action| match action {
+            Action::Replace { instance, .. } => Some(("replace", instance)),
+            Action::Release { instance } => Some(("release", instance)),
+            Action::Scale(_) | Action::Record(_) | Action::Event(_) => None,
         };
-        let remedies = self.deeds().into_iter().filter_map(named);
+        let remedies = self.actions().into_iter().filter_map(named);
         remedies.map(|(what, instance)| (what, instance.registration.id.to_string())).collect()
     }
 
@@ -212,10 +212,10 @@ fn the_clouds_word_fails_an_instance_until_it_is_taken_back() {
     rig.monitor.impaired([("us-3".into(), reason.clone())].into());
     assert_eq!(rig.ready(), 4);
     rig.pass(SECOND, &[], &[]);
-    let deeds = rig.deeds();
+    let actions = rig.actions();
     let wanted =
-        |deed: &Deed| matches!(deed, Deed::Replace { reason: said, .. } if *said == reason);
-    assert!(deeds.iter().any(wanted), "{deeds:?}");
+        |action: &Action| matches!(action, Action::Replace { reason: said, .. } if *said == reason);
+    assert!(actions.iter().any(wanted), "{actions:?}");
     rig.monitor.impaired(BTreeMap::new());
     assert_eq!(rig.ready(), 5);
 }
@@ -260,7 +260,7 @@ fn while_a_router_is_held_up_no_region_comes_back() {
     type Turn = fn(&mut Rig);
     let firsts: [(&str, Turn); 4] = [
         ("judges", |rig| _ = rig.evaluate(0)),
-        ("does its deeds", |rig| _ = rig.deeds()),
+        ("does its actions", |rig| _ = rig.actions()),
         ("reads the store", Rig::read),
         ("is given an order", |rig| rig.monitor.order(left_to_the_evidence("eu"), rig.now_ms)),
     ];
@@ -330,14 +330,14 @@ fn a_silent_store_empties_nothing() {
 fn whoever_holds_no_lease_writes_nothing_and_a_holders_stamps_rise() {
     let mut rig = Rig::new(&[("us", 5), ("eu", 5)]);
     rig.pass(10 * SECOND, &[], &[]);
-    assert_eq!(rig.monitor.deeds(Epochs::default(), rig.now_ms, Timestamp(0)), []);
+    assert_eq!(rig.monitor.actions(Epochs::default(), rig.now_ms, Timestamp(0)), []);
     let mut stamps = Vec::new();
     for epoch in [1, 1, 4] {
         rig.pass(6 * SECOND, &[], &[]);
         let epochs = Epochs { failover: Some(epoch), health: None };
-        let deeds = rig.monitor.deeds(epochs, rig.now_ms, Timestamp(0));
-        let records = deeds.into_iter().filter_map(|deed| match deed {
-            Deed::Record(record) => Some(record.stamp),
+        let actions = rig.monitor.actions(epochs, rig.now_ms, Timestamp(0));
+        let records = actions.into_iter().filter_map(|action| match action {
+            Action::Record(record) => Some(record.stamp),
             _ => None,
         });
         stamps.extend(records);
@@ -402,8 +402,8 @@ fn a_failover_that_no_holder_could_write_is_written_by_the_next() {
     rig.pass(300 * SECOND, &[], &[]);
     let mut written = |stored: Vec<FailoverEvent>| {
         rig.monitor.restore(stored, HOLDER.failover);
-        let event = |deed| if let Deed::Event(event) = deed { Some(event) } else { None };
-        rig.deeds().into_iter().filter_map(event).collect::<Vec<_>>()
+        let event = |action| if let Action::Event(event) = action { Some(event) } else { None };
+        rig.actions().into_iter().filter_map(event).collect::<Vec<_>>()
     };
     let events = written(Vec::new());
     let [event] = &events[..] else { unreachable!("{events:?}") };

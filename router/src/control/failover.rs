@@ -36,7 +36,9 @@ pub(super) use simulate::simulate;
 pub(super) use unstored::write as write_unstored;
 
 use super::Context;
-use crate::{deeds::Doer, flight::FleetView, monitor::Event, probe::Prober, problem::Refusal};
+use crate::{
+    executor::Executor, flight::FleetView, monitor::Event, probe::Prober, problem::Refusal,
+};
 use unstored::Unstored;
 
 /// The monitor answers between two events, each of microseconds.
@@ -91,7 +93,7 @@ pub struct Probed {
 
 impl Command {
     /// Answers from, and acts on, the one machine that knows. Whoever asked may be gone by now.
-    pub fn obey(self, monitor: &mut Monitor, doer: &Doer, now_ms: u64) {
+    pub fn execute(self, monitor: &mut Monitor, executor: &Executor, now_ms: u64) {
         match self {
             Self::Status(answer) => {
                 let handler = monitor.handler();
@@ -100,7 +102,7 @@ impl Command {
                     summary: handler.summary(),
                     regions: handler.status(),
                     events: handler.history(),
-                    lease_holder: doer.holder(monitor.router()),
+                    lease_holder: executor.holder(monitor.router()),
                     unhealthy: monitor.home_instances().filter(unhealthy).count(),
                 });
             }

@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Role},
     control::{self, Uploads},
     data,
-    deeds::{self, Doer},
+    executor::{self, Executor},
     failovers::Failovers,
     flight::{Clock, Signs},
     health::{Check, HealthBoard},
@@ -67,7 +67,7 @@ impl Watcher {
         let interval = config.follow.interval(reading.standings.len());
         observer.read(reading, interval, clock.now_ms());
         if let Some(store) = store.as_ref().filter(|_| !is_store_away) {
-            match deeds::past_failovers(store, &config.home()).await {
+            match executor::past_failovers(store, &config.home()).await {
                 Ok(past) => observer.restore(past),
                 // Without them the counts begin again: nothing to fail for.
                 Err(e) => {
@@ -108,9 +108,9 @@ impl Watcher {
     pub fn run(self, conductor: Handle, uploads: Option<Arc<Uploads>>) -> Result<()> {
         let Self { config, events, .. } = self;
         let router = name(&config, self.node);
-        let doer = self.store.map(|store| {
+        let executor = self.store.map(|store| {
             let start = |service| Groups::start(service, store.clone(), &router);
-            Doer::start(&store, &config, &router, self.cloud.auto_scaling.map(start))
+            Executor::start(&store, &config, &router, self.cloud.auto_scaling.map(start))
         });
         let parts = Parts {
             conductor,
@@ -121,7 +121,7 @@ impl Watcher {
             prober: self.prober,
             pinger: Pinger::new(reqwest::Client::builder().no_proxy().build()?),
             cloud: self.cloud.watch,
-            doer: doer.unwrap_or_default(),
+            executor: executor.unwrap_or_default(),
             failovers: self.failovers,
             events: events.clone(),
         };

@@ -34,7 +34,7 @@ pub struct AuditEntry<'a> {
 
 impl Store {
     /// Adds a record. Record first, then act: a crash between the two leaves a record of what was attempted,
-    /// and never a deed without one.
+    /// and never an action without one.
     pub async fn record_audit(&self, entry: AuditEntry<'_>) -> Result<AuditRecord, StoreError> {
         let at = entry.at;
         let record = AuditRecord {

@@ -9,7 +9,7 @@ use mrgc_fleet::{
     health::{ProbeResult, Verdict},
     lease::{Action, Contender},
     model::{Desired, DesiredState, Stamp, Standing},
-    monitor::{Deed, Epochs, Monitor, Reading},
+    monitor::{Action, Epochs, Monitor, Reading},
     routing::Scratch,
     snapshot::Snapshot,
 };
@@ -35,7 +35,7 @@ pub(crate) const READ_EVERY_MS: u64 = 2_000;
 /// Between two snapshots, at least.
 const SNAPSHOT_EVERY_MS: u64 = 250;
 /// Between two looks at what a lease's holder has to do.
-const DEEDS_EVERY_MS: u64 = 1_000;
+const ACTIONS_EVERY_MS: u64 = 1_000;
 const LEASE_TTL_MS: u64 = 5_000;
 /// Until a region's balancer notices that a router is gone.
 const NOTICED_MS: u64 = 1_500;
@@ -65,7 +65,7 @@ pub(crate) struct Router {
     probes_sent: u64,
     read_ms: Option<u64>,
     snapshot_ms: u64,
-    deeds_ms: u64,
+    actions_ms: u64,
     is_outdated: bool,
 }
 
@@ -95,7 +95,7 @@ impl Router {
             probes_sent: 0,
             read_ms: None,
             snapshot_ms: 0,
-            deeds_ms: 0,
+            actions_ms: 0,
             is_outdated: true,
         }
     }
@@ -145,9 +145,9 @@ impl World {
             self.call(no, Call::Look);
         }
         let router = &mut self.routers[no];
-        if now_ms >= router.deeds_ms + DEEDS_EVERY_MS {
-            router.deeds_ms = now_ms;
-            self.do_deeds(no);
+        if now_ms >= router.actions_ms + ACTIONS_EVERY_MS {
+            router.actions_ms = now_ms;
+            self.do_actions(no);
         }
         self.publish(no);
     }
@@ -285,18 +285,18 @@ impl World {
     }
 
     /// What a lease's holder has to do.
-    fn do_deeds(&mut self, no: usize) {
+    fn do_actions(&mut self, no: usize) {
         let at_ms = self.now_ms;
         let router = &mut self.routers[no];
         let epochs = router.epochs(at_ms);
         let (now_ms, at) = (router.clock.now_ms(at_ms), router.clock.wall(at_ms));
         self.watch.leads(router, at_ms);
-        for deed in router.monitor.deeds(epochs, now_ms, at) {
-            let call = match deed {
-                Deed::Replace { instance, .. } => self.wish(no, &instance, DesiredState::Draining),
-                Deed::Release { instance } => self.wish(no, &instance, DesiredState::Serving),
-                Deed::Record(record) => Call::Record(record),
-                Deed::Scale(_) | Deed::Event(_) => continue,
+        for action in router.monitor.actions(epochs, now_ms, at) {
+            let call = match action {
+                Action::Replace { instance, .. } => self.wish(no, &instance, DesiredState::Draining),
+                Action::Release { instance } => self.wish(no, &instance, DesiredState::Serving),
+                Action::Record(record) => Call::Record(record),
+                Action::Scale(_) | Action::Event(_) => continue,
             };
             self.call(no, call);
         }

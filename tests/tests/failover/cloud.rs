@@ -172,8 +172,8 @@ impl Pool {
         seen.with_context(|| self.router.program.log())
     }
 
-    /// What was done to the instance, the last deed first.
-    async fn deeds(&self) -> Result<Vec<String>> {
+    /// What was done to the instance, the last action first.
+    async fn actions(&self) -> Result<Vec<String>> {
         let all = self.store.audit_trail(Timestamp(0), Timestamp(u64::MAX), 100).await?;
         let subject = format!("instance {ILL}");
         Ok(all.into_iter().filter(|r| r.subject == subject).map(|r| r.action).collect())
@@ -200,12 +200,12 @@ async fn an_instance_that_ec2_calls_impaired_is_drained_and_its_group_replaces_i
     })
     .await?;
     assert_eq!(replacement.reason, "EC2: system status impaired (reachability failed)");
-    let deeds = eventually("what the group was told is on record", PATIENCE, || async {
-        let deeds = pool.deeds().await?;
-        Ok(deeds.contains(&"set-instance-health".to_owned()).then_some(deeds))
+    let actions = eventually("what the group was told is on record", PATIENCE, || async {
+        let actions = pool.actions().await?;
+        Ok(actions.contains(&"set-instance-health".to_owned()).then_some(actions))
     })
     .await?;
-    assert_eq!(deeds, ["set-instance-health", "drain"]);
+    assert_eq!(actions, ["set-instance-health", "drain"]);
     assert_eq!(
         *pool.cloud.told.lock().unwrap(),
         [format!(
@@ -228,7 +228,7 @@ async fn an_ec2_that_garbles_changes_nothing_and_what_it_said_expires() -> Resul
     pool.all_serve().await?;
     pool.cloud.looks(3).await?;
     pool.all_serve().await?;
-    assert!(pool.deeds().await?.is_empty());
+    assert!(pool.actions().await?.is_empty());
     ensure!(pool.metric(FAILED).await? > Some(0.0));
     assert_eq!(pool.metric(ANSWERED).await?, Some(0.0));
     assert_eq!(pool.metric(AGE).await?, None, "it has never answered");

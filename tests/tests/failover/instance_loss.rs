@@ -119,8 +119,8 @@ impl Pool {
         .await
     }
 
-    /// What the audit trail says was done to it, the last deed first.
-    async fn deeds(&self, id: &str) -> Result<Vec<String>> {
+    /// What the audit trail says was done to it, the last action first.
+    async fn actions(&self, id: &str) -> Result<Vec<String>> {
         let all = self.store.audit_trail(Timestamp(0), Timestamp(u64::MAX), AUDITED).await?;
         let subject = format!("instance {id}");
         let by_router = all.into_iter().filter(|r| r.subject == subject);
@@ -156,7 +156,7 @@ async fn an_instance_without_its_agent_is_drained_and_replaced_and_back_with_it(
 
     pool.victim().agent.restart(&[]).await?;
     pool.released(&id).await.with_context(|| logs([&pool.router]))?;
-    assert_eq!(pool.deeds(&id).await?, ["release", "drain"]);
+    assert_eq!(pool.actions(&id).await?, ["release", "drain"]);
     pool.no_request_failed().await
 }
 
@@ -170,7 +170,7 @@ async fn an_instance_whose_model_server_is_gone_is_drained_and_replaced() -> Res
     let replacement = pool.replacement(&id).await?;
     ensure!(replacement.reason.contains("503"), "{replacement:?}");
     pool.is_left_alone(&id).await?;
-    assert_eq!(pool.deeds(&id).await?, ["drain"]);
+    assert_eq!(pool.actions(&id).await?, ["drain"]);
     pool.no_request_failed().await
 }
 

@@ -37,7 +37,7 @@ fn only_a_higher_stamp_is_news() {
 
 #[test]
 fn a_word_counts_for_its_time_to_live_by_the_readers_clock() {
-    let word = Word::new(record(stamp(3, 7)), 1_000_000);
+    let word = HeldRecord::new(record(stamp(3, 7)), 1_000_000);
     let counts = |now_ms| word.bound(None, now_ms) != Bound::Free;
     assert!(counts(1_000_000));
     assert!(counts(1_000_000 + RECORD_TTL_MS - 1));
@@ -47,7 +47,7 @@ fn a_word_counts_for_its_time_to_live_by_the_readers_clock() {
 
 #[test]
 fn a_word_binds_others_than_the_holder_and_those_who_lost_the_lease_to_it() {
-    let word = Word::new(record(stamp(3, 7)), 0);
+    let word = HeldRecord::new(record(stamp(3, 7)), 0);
     let reason = "6 of 10 instances take requests, says router-1".to_owned();
     let rating = Rating { state: RegionState::Degraded, share: 0.7 };
     let binds = Bound::AtMost { rating, reason };

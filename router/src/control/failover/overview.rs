@@ -14,7 +14,7 @@ use super::unstored::STORE_DEADLINE;
 use crate::{
     config::Role,
     control::{Context, api::Answer},
-    deeds::failover_lease,
+    executor::failover_lease,
 };
 
 /// Failovers that are shown; `/failover/history` has more.

@@ -74,14 +74,14 @@ fn while_nobody_looks_a_word_runs_out_as_little_as_a_hold() {
     world.handler.record(word(Normal, 1.0, stamp(3, 0)), 0);
     world.handler.record(word(FailoverActive, 0.0, stamp(3, 1)), 0);
     world.pass(10 * SECOND_MS);
-    world.handler.put_off(60 * SECOND_MS);
+    world.handler.postpone(60 * SECOND_MS);
     world.now_ms += 60 * SECOND_MS;
     world.pass(4 * SECOND_MS);
     assert_eq!(world.now("eu"), (FailoverActive, 0.0));
     world.pass(SECOND_MS);
     assert_eq!(world.now("eu"), (Recovering, 0.25));
     // One that has run out stays so.
-    world.handler.put_off(60 * SECOND_MS);
+    world.handler.postpone(60 * SECOND_MS);
     world.now_ms += 60 * SECOND_MS;
     world.look();
     assert_eq!(world.now("eu"), (Recovering, 0.25));

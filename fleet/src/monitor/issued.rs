@@ -1,16 +1,13 @@
-//! What the holder of a lease does about what the monitor sees.
-//!
-//! A deed follows from the state alone, so a router that takes a lease over, or starts again, does what is
-//! left to do and nothing twice. The state needs a while to show a deed; meanwhile the ledger remembers it.
+//! The actions that were issued, until the state shows them: it needs a while to.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use super::{scale::Scaling, tally};
+use super::{actions::Action, tally};
 use crate::{
-    failover::{FailoverEvent, RegionRecord, RegionStatus},
+    failover::{RegionRecord, RegionStatus},
     health::Verdict,
     model::{DesiredState, InstanceId, Lifecycle, PoolId, RegionId, Stamp, Standing, Timestamp},
 };
@@ -18,37 +15,10 @@ use crate::{
 /// How often a record is written again though nothing has changed, so that the others know that its writer
 /// lives.
 const RECORD_EVERY_MS: u64 = 5_000;
-/// How long the state has to show a deed before it is done again.
+/// How long the state has to show an action before it is issued again.
 const SHOWN_WITHIN_MS: u64 = 15_000;
 /// Instances that are drained at one evaluation; the others have their turn at the next.
 const MAX_DRAINS: usize = 32;
-
-/// Something to be written, by the holder of a lease.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Deed {
-    /// Its probes fail: drain the instance, and ask for another in its place.
-    Replace {
-        instance: Arc<Standing>,
-        reason: String,
-    },
-    /// An instance that a router drained passes its probes again: let it serve.
-    Release {
-        instance: Arc<Standing>,
-    },
-    /// Home takes other regions' traffic, or all of it is back: ask for so many instances.
-    Scale(Scaling),
-    Record(RegionRecord),
-    Event(FailoverEvent),
-}
-
-/// The epochs of the leases that this router holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Epochs {
-    /// To drain and replace instances.
-    pub health: Option<u64>,
-    /// To write what is found of the regions.
-    pub failover: Option<u64>,
-}
 
 /// What probes and the cloud say of an instance.
 #[derive(Clone, Copy, Debug)]
@@ -72,53 +42,53 @@ impl<'a> Condition<'a> {
 
 /// What was done that the state may not show yet.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct Issued {
     wished: HashMap<InstanceId, (DesiredState, u64)>,
     recorded: BTreeMap<RegionId, (RegionStatus, u64)>,
     stamp: Option<Stamp>,
 }
 
-impl Ledger {
+impl Issued {
     /// What to do about home's instances.
     pub fn remedies(
         &mut self,
         max_share: f64,
         instances: &[(&Arc<Standing>, Condition<'_>)],
         now_ms: u64,
-    ) -> Vec<Deed> {
+    ) -> Vec<Action> {
         self.wished.retain(|_, (_, at_ms)| now_ms < *at_ms + SHOWN_WITHIN_MS);
-        let mut pools: BTreeMap<&PoolId, Ward<'_>> = BTreeMap::new();
-        let mut deeds = Vec::new();
+        let mut pools: BTreeMap<&PoolId, PoolHealth<'_>> = BTreeMap::new();
+        let mut actions = Vec::new();
         for (standing, condition) in
             instances.iter().filter(|(standing, _)| tally::counts(standing))
         {
-            let ward = pools.entry(&standing.registration.pool).or_default();
-            ward.instances += 1;
+            let pool = pools.entry(&standing.registration.pool).or_default();
+            pool.instances += 1;
             match condition {
-                Condition::Failing { reason } => ward.failing.push((standing, reason)),
+                Condition::Failing { reason } => pool.failing.push((standing, reason)),
                 Condition::Well
                     if is_drained(standing) && self.is_new(standing, DesiredState::Serving) =>
                 {
                     self.wish(standing, DesiredState::Serving, now_ms);
-                    deeds.push(Deed::Release { instance: Arc::clone(standing) });
+                    actions.push(Action::Release { instance: Arc::clone(standing) });
                 }
                 Condition::Well | Condition::Unknown => {}
             }
         }
-        for ward in pools.values().filter(|ward| ward.may_be_drained(max_share)) {
-            for (standing, reason) in &ward.failing {
+        for pool in pools.values().filter(|pool| pool.may_be_drained(max_share)) {
+            for (standing, reason) in &pool.failing {
                 let serves = standing.lifecycle() == Lifecycle::Available;
                 if serves
                     && self.is_new(standing, DesiredState::Draining)
-                    && deeds.len() < MAX_DRAINS
+                    && actions.len() < MAX_DRAINS
                 {
                     self.wish(standing, DesiredState::Draining, now_ms);
                     let (instance, reason) = (Arc::clone(standing), (*reason).to_owned());
-                    deeds.push(Deed::Replace { instance, reason });
+                    actions.push(Action::Replace { instance, reason });
                 }
             }
         }
-        deeds
+        actions
     }
 
     /// What to write of the regions as the lease's holder in `epoch`. Where another holds it by now, its
@@ -129,8 +99,8 @@ impl Ledger {
         statuses: Vec<RegionStatus>,
         epoch: u64,
         (now_ms, at): (u64, Timestamp),
-    ) -> Vec<Deed> {
-        let mut deeds = Vec::new();
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
         for status in statuses {
             let last = self.recorded.get(&status.region);
             let is_due = last.is_none_or(|(last, at_ms)| {
@@ -139,11 +109,11 @@ impl Ledger {
             if is_due {
                 let stamp = Stamp::next(self.stamp, epoch);
                 self.stamp = Some(stamp);
-                deeds.push(Deed::Record(RegionRecord::new(&status, writer, stamp, at)));
+                actions.push(Action::Record(RegionRecord::new(&status, writer, stamp, at)));
                 self.recorded.insert(status.region.clone(), (status, now_ms));
             }
         }
-        deeds
+        actions
     }
 
     fn is_new(&self, standing: &Standing, wish: DesiredState) -> bool {
@@ -157,12 +127,12 @@ impl Ledger {
 
 /// A pool's instances at home that should serve.
 #[derive(Default)]
-struct Ward<'a> {
+struct PoolHealth<'a> {
     instances: usize,
     failing: Vec<(&'a Arc<Standing>, &'a str)>,
 }
 
-impl Ward<'_> {
+impl PoolHealth<'_> {
     /// Where much of a pool fails, replacing it would not help: it is the network, the probes' own way, or
     /// what they all run. One may always be replaced.
     fn may_be_drained(&self, max_share: f64) -> bool {

@@ -8,7 +8,7 @@ use mrgc_fleet::{
         Desired, DesiredState, RegionId, Replacement, ReplacementOutcome, Stamp, Standing,
         Timestamp,
     },
-    monitor::{Deed, Epochs, Scaling},
+    monitor::{Action, Epochs, Scaling},
 };
 use mrgc_store::{AuditEntry, LeaseKeeper, Store, StoreError};
 use tokio::{sync::mpsc, time::timeout};
@@ -20,9 +20,9 @@ use crate::{
     sync::wall_clock,
 };
 
-/// Deeds that wait. At the bound they are dropped: the monitor finds again what is left to do.
+/// Actions that wait. At the bound they are dropped: the monitor finds again what is left to do.
 const WAITING: usize = 256;
-/// Of a deed, which is a few writes.
+/// Of an action, which is a few writes.
 const LIMIT: Duration = Duration::from_secs(10);
 /// History that waits for the store to come back; the oldest goes first.
 const UNWRITTEN: usize = 256;
@@ -30,15 +30,15 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Holds the leases of this router's roles and does what their holder must.
 #[derive(Debug, Default)]
-pub struct Doer {
+pub struct Executor {
     health: Option<LeaseKeeper>,
     failover: Option<LeaseKeeper>,
-    waiting: Option<mpsc::Sender<Deed>>,
+    waiting: Option<mpsc::Sender<Action>>,
     /// Where the history is, and whose of it counts.
     history: Option<(Store, RegionId)>,
 }
 
-impl Doer {
+impl Executor {
     /// Contends for the leases from now on. `router` is who this is, for people; `groups` are told of what
     /// is to be replaced.
     pub fn start(store: &Store, config: &Config, router: &str, groups: Option<Groups>) -> Self {
@@ -47,7 +47,7 @@ impl Doer {
             let has = config.roles.has(role);
             has.then(|| store.keep_lease(&lease, router, config.failover.lease()))
         };
-        let (waiting, deeds) = mpsc::channel(WAITING);
+        let (waiting, actions) = mpsc::channel(WAITING);
         let worker = Worker {
             store: store.clone(),
             home: home.clone(),
@@ -55,7 +55,7 @@ impl Doer {
             groups,
             unwritten: VecDeque::new(),
         };
-        tokio::spawn(worker.run(deeds));
+        tokio::spawn(worker.run(actions));
         Self {
             health: keep(Role::Health, format!("health/{home}")),
             failover: keep(Role::Failover, failover_lease(&home)),
@@ -97,11 +97,11 @@ impl Doer {
     }
 
     /// Never waits.
-    pub fn take(&self, deed: Deed) {
+    pub fn submit(&self, action: Action) {
         if let Some(waiting) = &self.waiting
-            && waiting.try_send(deed).is_err()
+            && waiting.try_send(action).is_err()
         {
-            tracing::warn!("too many deeds wait for the store: one is dropped");
+            tracing::warn!("too many actions wait for the store: one is dropped");
         }
     }
 }
@@ -127,51 +127,52 @@ struct Worker {
     router: String,
     groups: Option<Groups>,
     /// Events of the history, and what is asked of the auto-scaler: nothing else would bring them again.
-    unwritten: VecDeque<Deed>,
+    unwritten: VecDeque<Action>,
 }
 
 impl Worker {
-    async fn run(mut self, mut deeds: mpsc::Receiver<Deed>) {
+    async fn run(mut self, mut actions: mpsc::Receiver<Action>) {
         loop {
-            let deed = match self.unwritten.is_empty() {
-                true => deeds.recv().await,
-                false => match timeout(TRY_AGAIN, deeds.recv()).await {
-                    Ok(deed) => deed,
+            let action = match self.unwritten.is_empty() {
+                true => actions.recv().await,
+                false => match timeout(TRY_AGAIN, actions.recv()).await {
+                    Ok(action) => action,
                     Err(_) => self.unwritten.pop_front(),
                 },
             };
-            let Some(deed) = deed else { return };
-            if let Deed::Scale(new) = &deed {
-                let is_old = |deed: &Deed| matches!(deed, Deed::Scale(old) if old.pool == new.pool);
-                self.unwritten.retain(|deed| !is_old(deed));
+            let Some(action) = action else { return };
+            if let Action::Scale(new) = &action {
+                let is_old =
+                    |action: &Action| matches!(action, Action::Scale(old) if old.pool == new.pool);
+                self.unwritten.retain(|action| !is_old(action));
             }
-            let done = timeout(LIMIT, self.act(&deed)).await;
+            let done = timeout(LIMIT, self.act(&action)).await;
             let error = match done {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("not done within {} s", LIMIT.as_secs()),
             };
-            tracing::warn!(%error, deed = name(&deed), "not written");
-            if matches!(deed, Deed::Event(_) | Deed::Scale(_)) {
+            tracing::warn!(%error, action = name(&action), "not written");
+            if matches!(action, Action::Event(_) | Action::Scale(_)) {
                 if self.unwritten.len() == UNWRITTEN {
                     self.unwritten.pop_front();
                 }
-                self.unwritten.push_back(deed);
+                self.unwritten.push_back(action);
             }
         }
     }
 
-    async fn act(&self, deed: &Deed) -> Result<(), StoreError> {
-        match deed {
-            Deed::Replace { instance, reason } => self.replace(instance, reason).await,
-            Deed::Release { instance } => self.release(instance).await,
-            Deed::Scale(scaling) => self.scale(scaling).await,
-            Deed::Record(record) => match self.store.put_region_record(record).await {
+    async fn act(&self, action: &Action) -> Result<(), StoreError> {
+        match action {
+            Action::Replace { instance, reason } => self.replace(instance, reason).await,
+            Action::Release { instance } => self.release(instance).await,
+            Action::Scale(scaling) => self.scale(scaling).await,
+            Action::Record(record) => match self.store.put_region_record(record).await {
                 // Another holds the lease by now.
                 Err(StoreError::Superseded { .. }) => Ok(()),
                 written => written,
             },
-            Deed::Event(event) => self.store.record_failover_event(event).await,
+            Action::Event(event) => self.store.record_failover_event(event).await,
         }
     }
 
@@ -270,13 +271,13 @@ fn why_released(instance: &Standing) -> String {
     }
 }
 
-fn name(deed: &Deed) -> &'static str {
-    match deed {
-        Deed::Replace { .. } => "replace",
-        Deed::Release { .. } => "release",
-        Deed::Scale(_) => "scale",
-        Deed::Record(_) => "record",
-        Deed::Event(_) => "event",
+fn name(action: &Action) -> &'static str {
+    match action {
+        Action::Replace { .. } => "replace",
+        Action::Release { .. } => "release",
+        Action::Scale(_) => "scale",
+        Action::Record(_) => "record",
+        Action::Event(_) => "event",
     }
 }
 
