@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub use actions::{Action, Epochs};
-use issued::{Condition, Issued};
+use issued::{Issued, is_drained};
 pub use reading::Reading;
 use reading::{Heard, merged};
 use scale::Scaler;
@@ -74,6 +74,8 @@ pub struct Monitor {
     /// By the cloud's word, with what is wrong.
     impaired: BTreeMap<InstanceId, String>,
     tallies: Tallies,
+    /// Instances of home that a router drains.
+    drained: Vec<Arc<Standing>>,
     /// Instances of home that are ready and that live requests have ejected.
     ejected: u32,
     /// Since when there has been a sign of trouble in a region, for how long its failover took.
@@ -121,7 +123,8 @@ impl Monitor {
             regions: Vec::new(),
             heard: Vec::new(),
             impaired: BTreeMap::new(),
-            tallies: Tallies::new(),
+            tallies: Tallies::default(),
+            drained: Vec::new(),
             ejected: 0,
             signs: BTreeMap::new(),
             events: VecDeque::new(),
@@ -145,6 +148,9 @@ impl Monitor {
         self.heard = standings.into_iter().map(hear).collect();
         self.heard.sort_by(|a, b| a.id().cmp(b.id()));
         let home = &self.settings.home;
+        let here = self.heard.iter().map(|heard| &heard.standing);
+        let here = here.filter(|standing| standing.registration.region == *home);
+        self.drained = here.filter(|standing| is_drained(standing)).cloned().collect();
         let probed = self.heard.iter().filter(|heard| is_probed(&heard.standing, home));
         self.probes.keep(probed.map(Heard::id), now_ms);
         let elsewhere = regions.iter().map(|r| &r.id).filter(|id| **id != self.settings.home);
@@ -206,7 +212,7 @@ impl Monitor {
 
     /// Whether there is evidence against an instance of home, beside what live requests show.
     pub fn is_condemned(&self, id: &InstanceId) -> bool {
-        self.heard(id).is_some_and(|heard| heard.is_condemned(self.condition(id)))
+        self.heard(id).is_some_and(|heard| heard.is_condemned(self.failure(id).is_some()))
     }
 
     /// The instances whose machines the cloud calls impaired, in place of those that it did before.
@@ -251,7 +257,7 @@ impl Monitor {
         }
         self.ejected = ejected;
         for region in &self.regions {
-            let Tally { ready, all } = self.tallies.get(&region.id).copied().unwrap_or_default();
+            let Tally { ready, all } = self.tallies.of(&region.id);
             let is_home = region.id == self.settings.home;
             let evidence = Evidence {
                 healthy: if is_home { ready.saturating_sub(ejected) } else { ready },
@@ -336,17 +342,17 @@ impl Monitor {
         self.heard.get(at)
     }
 
-    /// What probes and the cloud say of an instance of home.
-    fn condition(&self, id: &InstanceId) -> Condition<'_> {
-        Condition::new(self.impaired.get(id), self.probes.verdict(id))
+    /// What is wrong with an instance of home, by the cloud's word or its probes.
+    fn failure(&self, id: &InstanceId) -> Option<&str> {
+        self.impaired.get(id).map(String::as_str).or_else(|| self.probes.failure(id))
     }
 
     fn members(&self) -> impl Iterator<Item = Member> {
         self.heard.iter().map(|Heard { standing, is_fresh }| {
-            let seen = match self.condition(&standing.registration.id) {
-                Condition::Failing { .. } => Seen::Failing,
-                _ if !is_fresh => Seen::Stale,
-                _ => Seen::Well,
+            let seen = match *is_fresh {
+                _ if self.failure(&standing.registration.id).is_some() => Seen::Failing,
+                true => Seen::Well,
+                false => Seen::Stale,
             };
             Member { standing: standing.clone(), seen }
         })
@@ -363,8 +369,7 @@ impl Monitor {
     }
 
     fn recount(&mut self) {
-        let members: Vec<_> = self.members().collect();
-        self.tallies = tally::tally(&members);
+        self.tallies = Tallies::count(self.members(), &self.settings.home);
         self.is_changed = true;
     }
 }
@@ -373,7 +378,7 @@ impl Monitor {
 /// say; one that a router drained is asked for when it is well again.
 fn is_probed(standing: &Standing, home: &RegionId) -> bool {
     let registration = &standing.registration;
-    let serves = standing.lifecycle() == Lifecycle::Available || issued::is_drained(standing);
+    let serves = standing.lifecycle() == Lifecycle::Available || is_drained(standing);
     registration.region == *home && !registration.health_address.is_empty() && serves
 }
 

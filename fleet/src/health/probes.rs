@@ -119,6 +119,8 @@ pub struct Probes {
     schedule: BTreeSet<(u64, InstanceId)>,
     /// Who is being probed, also who is forgotten meanwhile: its probe takes its place until it ends.
     under_way: BTreeSet<InstanceId>,
+    /// Of a large fleet, the few to look at.
+    unhealthy: BTreeSet<InstanceId>,
 }
 
 #[derive(Debug)]
@@ -141,6 +143,7 @@ impl Probes {
             probed: BTreeMap::new(),
             schedule: BTreeSet::new(),
             under_way: BTreeSet::new(),
+            unhealthy: BTreeSet::new(),
         }
     }
 
@@ -168,6 +171,7 @@ impl Probes {
             }
         }
         for (id, gone) in before {
+            self.unhealthy.remove(&id);
             if let Some(turn_ms) = gone.turn_ms {
                 self.schedule.remove(&(turn_ms, id));
             }
@@ -226,7 +230,7 @@ impl Probes {
             return None;
         }
         probed.retries = 0;
-        match result {
+        let verdict = match result {
             ProbeResult::Passed => probed.passed(&self.config),
             ProbeResult::TimedOut if answered_since => None,
             ProbeResult::TimedOut => {
@@ -234,6 +238,25 @@ impl Probes {
                 probed.failed(reason, now_ms, &self.config)
             }
             ProbeResult::Failed(reason) => probed.failed(reason, now_ms, &self.config),
+        };
+        match &verdict {
+            Some(verdict) if verdict.is_unhealthy() => _ = self.unhealthy.insert(id.clone()),
+            Some(_) => _ = self.unhealthy.remove(id),
+            None => {}
+        }
+        verdict
+    }
+
+    /// Who is unhealthy, by their ids.
+    pub fn unhealthy(&self) -> impl Iterator<Item = &InstanceId> {
+        self.unhealthy.iter()
+    }
+
+    /// What was wrong with an unhealthy instance's last probe.
+    pub fn failure(&self, id: &InstanceId) -> Option<&str> {
+        match self.unhealthy.get(id).map(|id| self.verdict(id))? {
+            Verdict::Unhealthy { reason, .. } => Some(reason),
+            Verdict::Unknown | Verdict::Healthy => None,
         }
     }
 

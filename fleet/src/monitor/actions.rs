@@ -3,15 +3,16 @@
 //! An action follows from the state alone, so a router that takes a lease over, or starts again, does what is
 //! left to do and nothing twice.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Heard, Monitor,
-    issued::Condition,
+    Monitor,
     scale::{self, Scaling},
+    tally,
 };
 use crate::{
     failover::{FailoverEvent, RegionRecord},
+    health::Verdict,
     model::{Standing, Timestamp},
 };
 
@@ -70,13 +71,7 @@ impl Monitor {
         let mut actions = Vec::new();
         if epochs.health.is_some() && now_ms >= self.remedies_ms {
             self.remedies_ms = now_ms + REMEDIES_EVERY_MS;
-            let here = |heard: &&Heard| heard.standing.registration.region == self.settings.home;
-            let conditions = self.heard.iter().filter(here).map(|Heard { standing, .. }| {
-                let id = &standing.registration.id;
-                (standing, Condition::new(self.impaired.get(id), self.probes.verdict(id)))
-            });
-            let conditions: Vec<_> = conditions.collect();
-            actions = self.issued.remedies(self.settings.max_drained_share, &conditions, now_ms);
+            actions = self.remedies(now_ms);
         }
         if let Some(epoch) = epochs.failover {
             let writer = (&self.settings.home, self.settings.router.as_str());
@@ -87,6 +82,24 @@ impl Monitor {
                 actions.extend(self.events.drain(..).map(Action::Event));
             }
         }
+        actions
+    }
+
+    /// Whom to drain and whom to release, of home's instances.
+    fn remedies(&mut self, now_ms: u64) -> Vec<Action> {
+        let mut issued = std::mem::take(&mut self.issued);
+        let is_ours = |standing: &Arc<Standing>| {
+            standing.registration.region == self.settings.home && tally::counts(standing)
+        };
+        let ids: BTreeSet<_> = self.impaired.keys().chain(self.probes.unhealthy()).collect();
+        let failing =
+            ids.into_iter().filter_map(|id| Some((self.standing(id)?, self.failure(id)?)));
+        let failing: Vec<_> = failing.filter(|(standing, _)| is_ours(standing)).collect();
+        let is_well = |id| self.failure(id).is_none() && *self.verdict(id) == Verdict::Healthy;
+        let recovered = self.drained.iter().filter(|s| is_well(&s.registration.id));
+        let limits = (self.tallies.pools(), self.settings.max_drained_share);
+        let actions = issued.remedies(&failing, recovered, limits, now_ms);
+        self.issued = issued;
         actions
     }
 

@@ -5,10 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{actions::Action, tally};
+use super::actions::Action;
 use crate::{
     failover::{RegionRecord, RegionStatus},
-    health::Verdict,
     model::{DesiredState, InstanceId, Lifecycle, PoolId, RegionId, Stamp, Standing, Timestamp},
 };
 
@@ -20,26 +19,6 @@ const SHOWN_WITHIN_MS: u64 = 15_000;
 /// Instances that are drained at one evaluation; the others have their turn at the next.
 const MAX_DRAINS: usize = 32;
 
-/// What probes and the cloud say of an instance.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Condition<'a> {
-    Unknown,
-    Well,
-    Failing { reason: &'a str },
-}
-
-impl<'a> Condition<'a> {
-    pub fn new(impaired: Option<&'a String>, verdict: &'a Verdict) -> Self {
-        match (impaired, verdict) {
-            (Some(reason), _) | (None, Verdict::Unhealthy { reason, .. }) => {
-                Self::Failing { reason }
-            }
-            (None, Verdict::Healthy) => Self::Well,
-            (None, Verdict::Unknown) => Self::Unknown,
-        }
-    }
-}
-
 /// What was done that the state may not show yet.
 #[derive(Debug, Default)]
 pub(super) struct Issued {
@@ -49,43 +28,40 @@ pub(super) struct Issued {
 }
 
 impl Issued {
-    /// What to do about home's instances.
-    pub fn remedies(
+    /// What to do about home's instances: those that fail, each with what is wrong, and those that a router
+    /// drained and that are well again. With how many a pool has, and the share of it that may be drained.
+    pub fn remedies<'a>(
         &mut self,
-        max_share: f64,
-        instances: &[(&Arc<Standing>, Condition<'_>)],
+        failing: &[(&Arc<Standing>, &str)],
+        recovered: impl IntoIterator<Item = &'a Arc<Standing>>,
+        (pools, max_share): (&BTreeMap<PoolId, u32>, f64),
         now_ms: u64,
     ) -> Vec<Action> {
         self.wished.retain(|_, (_, at_ms)| now_ms < *at_ms + SHOWN_WITHIN_MS);
-        let mut pools: BTreeMap<&PoolId, PoolHealth<'_>> = BTreeMap::new();
         let mut actions = Vec::new();
-        for (standing, condition) in
-            instances.iter().filter(|(standing, _)| tally::counts(standing))
-        {
-            let pool = pools.entry(&standing.registration.pool).or_default();
-            pool.instances += 1;
-            match condition {
-                Condition::Failing { reason } => pool.failing.push((standing, reason)),
-                Condition::Well
-                    if is_drained(standing) && self.is_new(standing, DesiredState::Serving) =>
-                {
-                    self.wish(standing, DesiredState::Serving, now_ms);
-                    actions.push(Action::Release { instance: Arc::clone(standing) });
-                }
-                Condition::Well | Condition::Unknown => {}
+        for standing in recovered {
+            if self.is_new(standing, DesiredState::Serving) {
+                self.wish(standing, DesiredState::Serving, now_ms);
+                actions.push(Action::Release { instance: Arc::clone(standing) });
             }
         }
-        for pool in pools.values().filter(|pool| pool.may_be_drained(max_share)) {
-            for (standing, reason) in &pool.failing {
-                let serves = standing.lifecycle() == Lifecycle::Available;
-                if serves
-                    && self.is_new(standing, DesiredState::Draining)
-                    && actions.len() < MAX_DRAINS
-                {
-                    self.wish(standing, DesiredState::Draining, now_ms);
-                    let (instance, reason) = (Arc::clone(standing), (*reason).to_owned());
-                    actions.push(Action::Replace { instance, reason });
-                }
+        let mut failing_by_pool: BTreeMap<&PoolId, usize> = BTreeMap::new();
+        for (standing, _) in failing {
+            *failing_by_pool.entry(&standing.registration.pool).or_default() += 1;
+        }
+        for (standing, reason) in failing {
+            let pool = &standing.registration.pool;
+            let instances = pools.get(pool).copied().unwrap_or_default();
+            let failing = failing_by_pool.get(pool).copied().unwrap_or_default();
+            let serves = standing.lifecycle() == Lifecycle::Available;
+            if serves
+                && actions.len() < MAX_DRAINS
+                && may_be_drained(failing, instances, max_share)
+                && self.is_new(standing, DesiredState::Draining)
+            {
+                self.wish(standing, DesiredState::Draining, now_ms);
+                let (instance, reason) = (Arc::clone(standing), (*reason).to_owned());
+                actions.push(Action::Replace { instance, reason });
             }
         }
         actions
@@ -125,19 +101,10 @@ impl Issued {
     }
 }
 
-/// A pool's instances at home that should serve.
-#[derive(Default)]
-struct PoolHealth<'a> {
-    instances: usize,
-    failing: Vec<(&'a Arc<Standing>, &'a str)>,
-}
-
-impl PoolHealth<'_> {
-    /// Where much of a pool fails, replacing it would not help: it is the network, the probes' own way, or
-    /// what they all run. One may always be replaced.
-    fn may_be_drained(&self, max_share: f64) -> bool {
-        self.failing.len() <= 1 || self.failing.len() as f64 <= self.instances as f64 * max_share
-    }
+/// Where much of a pool fails, replacing it would not help: it is the network, the probes' own way, or
+/// what they all run. One may always be replaced.
+fn may_be_drained(failing: usize, instances: u32, max_share: f64) -> bool {
+    failing <= 1 || failing as f64 <= f64::from(instances) * max_share
 }
 
 /// Whether a router drains it.

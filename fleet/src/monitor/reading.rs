@@ -7,7 +7,7 @@ use crate::{
     model::{Health, InstanceId, Lifecycle, Region, RegionId, Standing},
 };
 
-use super::issued::{Condition, is_drained};
+use super::issued::is_drained;
 
 /// What was read of the store.
 #[derive(Clone, Debug, Default)]
@@ -35,10 +35,9 @@ impl Heard {
     /// Whether its probes fail, its machine is impaired, its reports do not come any more, or it calls itself
     /// unhealthy. Never of one that drains by plan: it finishes what it has. One that a router drains is
     /// drained for such evidence.
-    pub fn is_condemned(&self, condition: Condition<'_>) -> bool {
+    pub fn is_condemned(&self, is_failing: bool) -> bool {
         let Self { standing, is_fresh } = self;
         let is_to_serve = standing.lifecycle() == Lifecycle::Available || is_drained(standing);
-        let is_failing = matches!(condition, Condition::Failing { .. });
         let says_so = standing.report.as_ref().is_some_and(|r| r.health == Health::Unhealthy);
         is_to_serve && (is_failing || !is_fresh || says_so)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    model::{Lifecycle, RegionId, Standing},
+    model::{Lifecycle, PoolId, RegionId, Registration, Standing},
     snapshot::Member,
 };
 
@@ -15,21 +15,35 @@ pub(super) struct Tally {
     pub all: u32,
 }
 
-pub(super) type Tallies = BTreeMap<RegionId, Tally>;
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    regions: BTreeMap<RegionId, Tally>,
+    /// Those that should take requests, by home's pools.
+    pools: BTreeMap<PoolId, u32>,
+}
 
-pub(super) fn tally(members: &[Member]) -> Tallies {
-    let mut tallies = Tallies::new();
-    for member in members.iter().filter(|member| counts(&member.standing)) {
-        let region = &member.standing.registration.region;
-        if !tallies.contains_key(region) {
-            tallies.insert(region.clone(), Tally::default());
-        }
-        if let Some(tally) = tallies.get_mut(region) {
+impl Tallies {
+    pub fn count(members: impl Iterator<Item = Member>, home: &RegionId) -> Self {
+        let mut tallies = Self::default();
+        for member in members.filter(|member| counts(&member.standing)) {
+            let Registration { region, pool, .. } = &*member.standing.registration;
+            let tally = tallies.regions.entry(region.clone()).or_default();
             tally.all += 1;
             tally.ready += u32::from(member.is_ready());
+            if region == home {
+                *tallies.pools.entry(pool.clone()).or_default() += 1;
+            }
         }
+        tallies
     }
-    tallies
+
+    pub fn of(&self, region: &RegionId) -> Tally {
+        self.regions.get(region).copied().unwrap_or_default()
+    }
+
+    pub fn pools(&self) -> &BTreeMap<PoolId, u32> {
+        &self.pools
+    }
 }
 
 /// Whether an instance counts for its region's health. One that still starts, or that leaves because it was
