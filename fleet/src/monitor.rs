@@ -17,6 +17,7 @@ mod actions;
 mod issued;
 mod reading;
 mod scale;
+mod signs;
 mod tally;
 
 use std::{
@@ -37,6 +38,7 @@ pub use reading::Reading;
 use reading::{Heard, merged};
 use scale::Scaler;
 pub use scale::Scaling;
+use signs::{Look, Signs};
 use tally::{Tallies, Tally};
 
 /// Shells turn at least this often. Where more time passes between two turns, this process was held up, as
@@ -50,7 +52,8 @@ pub struct Settings {
     pub router: String,
     /// An instance whose reports stop for this long is not fresh.
     pub stale_after_ms: u64,
-    pub probes: ProbeConfig,
+    /// `None` where others probe home's instances.
+    pub probes: Option<ProbeConfig>,
     pub peers: PeerConfig,
     pub thresholds: Thresholds,
     /// Of a pool, the share that may be drained because its probes fail.
@@ -78,8 +81,7 @@ pub struct Monitor {
     drained: Vec<Arc<Standing>>,
     /// Instances of home that are ready and that live requests have ejected.
     ejected: u32,
-    /// Since when there has been a sign of trouble in a region, for how long its failover took.
-    signs: BTreeMap<RegionId, u64>,
+    signs: Signs,
     /// Of failovers, until they are written under a lease; at [`MAX_EVENTS`] the oldest goes.
     events: VecDeque<FailoverEvent>,
     /// The epoch whose holder, this router, knows what those before it have written.
@@ -114,7 +116,7 @@ impl Monitor {
     pub fn new(settings: Settings, at: Timestamp) -> Self {
         Self {
             freshness: Freshness::new(settings.stale_after_ms),
-            probes: Probes::new(settings.probes),
+            probes: Probes::new(settings.probes.unwrap_or_default()),
             peers: Peers::new(settings.peers),
             handler: Handler::new(settings.home.clone(), settings.thresholds, at),
             builder: Builder::new(settings.home.clone()),
@@ -126,7 +128,7 @@ impl Monitor {
             tallies: Tallies::default(),
             drained: Vec::new(),
             ejected: 0,
-            signs: BTreeMap::new(),
+            signs: Signs::default(),
             events: VecDeque::new(),
             restored: None,
             remedies_ms: 0,
@@ -151,16 +153,19 @@ impl Monitor {
         let here = self.heard.iter().map(|heard| &heard.standing);
         let here = here.filter(|standing| standing.registration.region == *home);
         self.drained = here.filter(|standing| is_drained(standing)).cloned().collect();
-        let probed = self.heard.iter().filter(|heard| is_probed(&heard.standing, home));
+        let is_probing = self.settings.probes.is_some();
+        let probed = self.heard.iter().filter(|h| is_probing && is_probed(&h.standing, home));
         self.probes.keep(probed.map(Heard::id), now_ms);
         let elsewhere = regions.iter().map(|r| &r.id).filter(|id| **id != self.settings.home);
         self.peers.keep(elsewhere, now_ms);
         self.handler.keep(regions.iter().map(|region| &region.id));
         self.regions = regions;
-        for order in merged(orders) {
+        let is_registered = |id: &RegionId| self.regions.iter().any(|region| region.id == *id);
+        self.signs.keep(is_registered);
+        for order in merged(orders).filter(|order| is_registered(&order.region)) {
             self.handler.order(order, now_ms);
         }
-        for record in records {
+        for record in records.into_iter().filter(|record| is_registered(&record.region)) {
             self.handler.record(record, now_ms);
         }
         self.recount();
@@ -251,11 +256,8 @@ impl Monitor {
     /// have ejected. Returns what has happened, for the log.
     pub fn evaluate(&mut self, ejected: u32, now_ms: u64, at: Timestamp) -> Vec<Output> {
         self.turn(now_ms);
-        self.peers.tick(now_ms);
-        if ejected > 0 && self.ejected == 0 {
-            self.signs.entry(self.settings.home.clone()).or_insert(now_ms);
-        }
-        self.ejected = ejected;
+        self.is_changed |= !self.peers.tick(now_ms).is_empty();
+        let is_ejecting = ejected > std::mem::replace(&mut self.ejected, ejected);
         for region in &self.regions {
             let Tally { ready, all } = self.tallies.of(&region.id);
             let is_home = region.id == self.settings.home;
@@ -264,15 +266,13 @@ impl Monitor {
                 all,
                 reachable: !self.peers.is_ejected(&region.id),
             };
-            let is_missed = self.peers.misses(&region.id) > 0;
-            if is_missed {
-                self.signs.entry(region.id.clone()).or_insert(now_ms);
-            }
-            let sign_ms = self.signs.get(&region.id).copied().unwrap_or(now_ms);
-            self.handler.evidence(&region.id, evidence, sign_ms, now_ms);
-            if !is_missed && evidence.ratio().is_none_or(|ratio| ratio >= 1.0) {
-                self.signs.remove(&region.id);
-            }
+            let look = match self.settings.thresholds.finds_normal(&evidence) {
+                _ if self.peers.misses(&region.id) > 0 || is_home && is_ejecting => Look::Trouble,
+                true => Look::Well,
+                false => Look::Unwell,
+            };
+            let first_ms = self.signs.see(&region.id, look, now_ms);
+            self.handler.evidence(&region.id, evidence, first_ms, now_ms);
         }
         let outputs = self.handler.tick(now_ms, at);
         for output in &outputs {

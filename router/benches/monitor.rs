@@ -86,7 +86,7 @@ impl Watch {
             home: HOME.into(),
             router: format!("{HOME}-1"),
             stale_after_ms: 35_000,
-            probes: ProbeConfig::default(),
+            probes: Some(ProbeConfig::default()),
             peers: PeerConfig::default(),
             thresholds: Thresholds::default(),
             max_drained_share: 0.3,

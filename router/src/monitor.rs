@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::{
     attestation::{Attestations, Known, Mask},
     cloud,
-    config::Config,
+    config::{Config, Role},
     control::failover::Command,
     executor::Executor,
     failovers::Failovers,
@@ -127,7 +127,7 @@ fn settings(config: &Config, router: &str) -> Settings {
         home: config.home(),
         router: router.to_owned(),
         stale_after_ms: stale_after.map_or(u64::MAX, |after| after.as_millis() as u64),
-        probes: checks.probes(),
+        probes: config.roles.has(Role::Health).then(|| checks.probes()),
         peers: checks.peers(),
         thresholds: config.failover.thresholds(),
         max_drained_share: checks.max_drained_share,

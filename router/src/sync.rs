@@ -217,7 +217,7 @@ mod tests {
             home: config.home(),
             router: "us-1".to_owned(),
             stale_after_ms: u64::MAX,
-            probes: config.health_check.probes(),
+            probes: None,
             peers: config.health_check.peers(),
             thresholds: Thresholds::default(),
             max_drained_share: 1.0,

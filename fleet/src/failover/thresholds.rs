@@ -131,6 +131,11 @@ impl Thresholds {
         Some(Rating::new(state, 1.0 - moved))
     }
 
+    /// Whether a region is as it should be, as far as this evidence goes.
+    pub(crate) fn finds_normal(&self, evidence: &Evidence) -> bool {
+        self.rate(evidence).is_none_or(|rating| rating == Rating::NORMAL)
+    }
+
     /// The state and the share of a region that is pinned to a state: a degraded or failed over one keeps
     /// what the threshold itself leaves it, a recovering one what its first step gives back.
     pub(super) fn pinned(&self, state: RegionState) -> Rating {

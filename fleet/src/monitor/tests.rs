@@ -6,6 +6,7 @@ use crate::{
 };
 
 mod scenarios;
+mod turns;
 
 const SECOND: u64 = 1_000;
 const HOLDER: Epochs = Epochs { health: Some(1), failover: Some(1) };
@@ -26,7 +27,7 @@ impl Rig {
             home: "us".into(),
             router: "us-1".to_owned(),
             stale_after_ms: 35 * SECOND,
-            probes: ProbeConfig::default(),
+            probes: Some(ProbeConfig::default()),
             peers: PeerConfig::default(),
             thresholds: Thresholds::default(),
             max_drained_share: 0.3,

@@ -122,7 +122,7 @@ impl Plan {
             home: self.regions[router.region].id.clone(),
             router: format!("router-{}", router.no),
             stale_after_ms: STALE_MS,
-            probes: self.probes,
+            probes: Some(self.probes),
             peers: PeerConfig::default(),
             thresholds: self.thresholds,
             max_drained_share: MAX_DRAINED_SHARE,

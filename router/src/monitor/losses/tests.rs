@@ -28,7 +28,7 @@ impl Rig {
             home: "us".into(),
             router: "us-1".to_owned(),
             stale_after_ms: u64::MAX,
-            probes: ProbeConfig::default(),
+            probes: Some(ProbeConfig::default()),
             peers: PeerConfig::default(),
             thresholds: Thresholds::default(),
             max_drained_share: 0.3,
