@@ -21,7 +21,7 @@ mod signs;
 mod tally;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -79,8 +79,12 @@ pub struct Monitor {
     tallies: Tallies,
     /// Instances of home that a router drains.
     drained: Vec<Arc<Standing>>,
-    /// Instances of home that are ready and that live requests have ejected.
-    ejected: u32,
+    /// By live requests.
+    ejected: BTreeSet<InstanceId>,
+    /// How many of them are ready otherwise.
+    ejected_ready: u32,
+    /// That has risen since the regions were judged last.
+    is_ejecting: bool,
     signs: Signs,
     /// Of failovers, until they are written under a lease; at [`MAX_EVENTS`] the oldest goes.
     events: VecDeque<FailoverEvent>,
@@ -127,7 +131,9 @@ impl Monitor {
             impaired: BTreeMap::new(),
             tallies: Tallies::default(),
             drained: Vec::new(),
-            ejected: 0,
+            ejected: BTreeSet::new(),
+            ejected_ready: 0,
+            is_ejecting: false,
             signs: Signs::default(),
             events: VecDeque::new(),
             restored: None,
@@ -228,6 +234,14 @@ impl Monitor {
         }
     }
 
+    /// The instances of home that live requests have ejected, in place of those that they had before.
+    pub fn ejected(&mut self, ejected: BTreeSet<InstanceId>) {
+        if self.ejected != ejected {
+            self.ejected = ejected;
+            self.count_ejected();
+        }
+    }
+
     /// The pings to send now. The end of each is told to [`Self::pinged`].
     pub fn pings_due(&mut self, now_ms: u64) -> Vec<PingDue> {
         let due = self.peers.due(now_ms);
@@ -252,17 +266,16 @@ impl Monitor {
         self.peers.is_ejected(region)
     }
 
-    /// Judges the regions by all that is known. `ejected`: how many of home's ready instances live requests
-    /// have ejected. Returns what has happened, for the log.
-    pub fn evaluate(&mut self, ejected: u32, now_ms: u64, at: Timestamp) -> Vec<Output> {
+    /// Judges the regions by all that is known. Returns what has happened, for the log.
+    pub fn evaluate(&mut self, now_ms: u64, at: Timestamp) -> Vec<Output> {
         self.turn(now_ms);
         self.is_changed |= !self.peers.tick(now_ms).is_empty();
-        let is_ejecting = ejected > std::mem::replace(&mut self.ejected, ejected);
+        let is_ejecting = std::mem::take(&mut self.is_ejecting);
         for region in &self.regions {
             let Tally { ready, all } = self.tallies.of(&region.id);
             let is_home = region.id == self.settings.home;
             let evidence = Evidence {
-                healthy: if is_home { ready.saturating_sub(ejected) } else { ready },
+                healthy: ready.saturating_sub(if is_home { self.ejected_ready } else { 0 }),
                 all,
                 reachable: !self.peers.is_ejected(&region.id),
             };
@@ -348,14 +361,16 @@ impl Monitor {
     }
 
     fn members(&self) -> impl Iterator<Item = Member> {
-        self.heard.iter().map(|Heard { standing, is_fresh }| {
-            let seen = match *is_fresh {
-                _ if self.failure(&standing.registration.id).is_some() => Seen::Failing,
-                true => Seen::Well,
-                false => Seen::Stale,
-            };
-            Member { standing: standing.clone(), seen }
-        })
+        self.heard.iter().map(|heard| self.member(heard))
+    }
+
+    fn member(&self, Heard { standing, is_fresh }: &Heard) -> Member {
+        let seen = match *is_fresh {
+            _ if self.failure(&standing.registration.id).is_some() => Seen::Failing,
+            true => Seen::Well,
+            false => Seen::Stale,
+        };
+        Member { standing: standing.clone(), seen }
     }
 
     /// Time in which this process was held up is no region's good evidence: no hold, step or word runs out by
@@ -370,7 +385,15 @@ impl Monitor {
 
     fn recount(&mut self) {
         self.tallies = Tallies::count(self.members(), &self.settings.home);
+        self.count_ejected();
         self.is_changed = true;
+    }
+
+    fn count_ejected(&mut self) {
+        let ready = self.ejected.iter().filter_map(|id| self.heard(id));
+        let ready = ready.filter(|heard| self.member(heard).is_ready()).count() as u32;
+        self.is_ejecting |= ready > self.ejected_ready;
+        self.ejected_ready = ready;
     }
 }
 

@@ -141,7 +141,7 @@ impl Watch {
         for ping in self.monitor.pings_due(now_ms) {
             self.monitor.pinged(&ping.region, ping.number, Some(20.0));
         }
-        black_box(self.monitor.evaluate(1, now_ms, at));
+        black_box(self.monitor.evaluate(now_ms, at));
         black_box(self.monitor.actions(Epochs { health: Some(1), failover: Some(1) }, now_ms, at));
         self.under_way.extend(self.monitor.probes_due(now_ms));
         black_box(self.monitor.next_ms(now_ms));

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use mrgc_fleet::{
     failover::FailoverEvent,
     health::ProbeResult,
-    model::{InstanceId, RegionId},
+    model::{InstanceId, RegionId, Registration, Standing},
     monitor::{LONGEST_TURN_MS, Monitor, PingDue, ProbeDue, Reading, Settings},
-    snapshot::{Snapshot, View},
+    snapshot::Snapshot,
 };
 use tokio::sync::mpsc;
 
@@ -45,6 +45,11 @@ pub const EVENTS: usize = 1_024;
 
 /// Between two snapshots; what cannot wait is a mask on the data threads.
 const LEAST_BETWEEN_SNAPSHOTS: Duration = Duration::from_millis(250);
+
+/// Between two walks over home's instances, but where live requests have just ejected one.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// Events that are taken before what follows from them is done.
+const AT_ONCE: usize = 64;
 
 /// The shell's sleeps. The shortest bounds how often it can turn for nothing.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -160,6 +165,8 @@ pub struct Shell {
     last_probes: LastProbes,
     published: Instant,
     is_stale: bool,
+    /// When home's instances were walked over last.
+    swept: Option<Instant>,
     /// The last epoch of the lease under which the history was asked for.
     asked: Option<u64>,
 }
@@ -167,20 +174,21 @@ pub struct Shell {
 impl Shell {
     pub fn new(observer: Observer, parts: Parts) -> Self {
         let (last_probes, published) = (LastProbes::default(), Instant::now());
-        Self { observer, parts, last_probes, published, is_stale: true, asked: None }
+        Self { observer, parts, last_probes, published, is_stale: true, swept: None, asked: None }
     }
 
     /// Runs until the process ends.
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         let (signs, attestations) = (self.parts.signs.clone(), self.observer.attestations.clone());
+        let mut batch = Vec::new();
         loop {
             let pause = self.pause();
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.apply(event),
-                    None => return,
+                taken = events.recv_many(&mut batch, AT_ONCE) => match taken {
+                    0 => return,
+                    _ => batch.drain(..).for_each(|event| self.apply(event)),
                 },
-                () = signs.changed() => {}
+                () = signs.changed() => self.swept = None,
                 () = attestations.revoked() => self.is_stale = true,
                 () = tokio::time::sleep(pause) => {}
             }
@@ -205,7 +213,7 @@ impl Shell {
             }
             Event::Probed { id, result, before } => {
                 let (fleet, before) = (self.parts.conductor.fleet(), before.as_ref());
-                let slot = slot(&fleet, &id);
+                let slot = monitor.standing(&id).and_then(|standing| slot(&fleet, standing));
                 let answered = match self.parts.forwards {
                     true => slot.is_some_and(|s| has_answered_since(before, s.answered_ms())),
                     false => monitor.standing(&id).is_some_and(|s| has_reported_since(before, s)),
@@ -237,16 +245,19 @@ impl Shell {
         }
     }
 
-    /// After each event: what follows from it.
+    /// What follows from the events that were applied.
     fn turn(&mut self) {
         let (now_ms, at) = (self.parts.clock.now_ms(), wall_clock());
         let fleet = self.parts.conductor.fleet();
-        let ejected = ejected_at_home(&fleet, now_ms);
         let monitor = &mut self.observer.monitor;
-        let outputs = monitor.evaluate(ejected, now_ms, at);
+        if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+            self.swept = Some(Instant::now());
+            monitor.ejected(losses::at_home(monitor, &fleet, now_ms));
+        }
+        let outputs = monitor.evaluate(now_ms, at);
         let timeout_ms = monitor.handler().thresholds().failover_timeout_ms;
         self.parts.failovers.take(&outputs, timeout_ms, at);
-        losses::mark(monitor, &fleet, now_ms);
+        losses::elsewhere(monitor, &fleet);
         let mut epochs = self.parts.executor.epochs();
         if let Some(cloud) = &mut self.parts.cloud {
             cloud.turn(epochs.health.is_some(), monitor, &self.parts.events, now_ms);
@@ -303,23 +314,10 @@ impl Shell {
     }
 }
 
-/// Instances of home that would take requests, had live ones not ejected them. One whose time is over counts
-/// as well until it is tried: where its region gets no requests, nothing else would ever bring it back.
-fn ejected_at_home(fleet: &FleetView, now_ms: u64) -> u32 {
-    let instances = at_home(fleet).flat_map(|view| view.candidates.iter().zip(fleet.slots(view)));
-    instances.filter(|(c, slot)| c.ready && slot.is_shut_out(now_ms)).count() as u32
-}
-
-fn slot<'a>(fleet: &'a FleetView, id: &InstanceId) -> Option<&'a Slot> {
-    let slot = |view: &View| {
-        let at = view.candidates.iter().position(|candidate| *candidate.id == *id.as_str())?;
-        fleet.slot(view.id, at as u32)
-    };
-    at_home(fleet).find_map(slot)
-}
-
-/// The views of home's instances.
-fn at_home(fleet: &FleetView) -> impl Iterator<Item = &View> {
-    let home = Some(&fleet.snapshot.home);
-    fleet.snapshot.views().filter(move |view| view.key.region.as_ref() == home)
+/// Of an instance of home. A view's candidates come by their ids.
+fn slot<'a>(fleet: &'a FleetView, standing: &Standing) -> Option<&'a Slot> {
+    let Registration { id, pool, .. } = &*standing.registration;
+    let view = fleet.snapshot.instances_at_home(pool)?;
+    let at = view.candidates.binary_search_by(|candidate| (*candidate.id).cmp(id.as_str())).ok()?;
+    fleet.slot(view.id, at as u32)
 }

@@ -225,7 +225,7 @@ mod tests {
         let mut monitor = Monitor::new(settings, Timestamp(0));
         monitor.read(static_state(&config), 1_000, 0);
         let see = |monitor: &mut Monitor| {
-            monitor.evaluate(0, 0, Timestamp(0));
+            monitor.evaluate(0, Timestamp(0));
             monitor.compose(Timestamp(0), Arc::clone)
         };
         let (first, second) = (see(&mut monitor), see(&mut monitor));

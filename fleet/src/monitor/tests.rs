@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     failover::{RegionState, Wish},
-    model::{Desired, DesiredState, Health},
+    model::{Desired, DesiredState, Health, Report},
     testing::{POOL, desired, member, region, reporting},
 };
 
@@ -43,7 +43,7 @@ impl Rig {
             now_ms: 0,
         };
         rig.read();
-        rig.monitor.evaluate(0, 0, Timestamp(0));
+        rig.monitor.evaluate(0, Timestamp(0));
         rig
     }
 
@@ -82,7 +82,7 @@ impl Rig {
                 };
                 self.monitor.probed(&id, result, false, self.now_ms);
             }
-            self.evaluate(0);
+            self.evaluate();
         }
     }
 
@@ -94,8 +94,15 @@ impl Rig {
         }
     }
 
-    fn evaluate(&mut self, ejected: u32) -> Vec<Output> {
-        self.monitor.evaluate(ejected, self.now_ms, Timestamp(self.now_ms))
+    fn evaluate(&mut self) -> Vec<Output> {
+        self.monitor.evaluate(self.now_ms, Timestamp(self.now_ms))
+    }
+
+    /// So many of home's instances are ejected.
+    fn eject(&mut self, count: usize) {
+        let home = self.monitor.home_instances();
+        let ejected = home.take(count).cloned().collect();
+        self.monitor.ejected(ejected);
     }
 
     fn actions(&mut self) -> Vec<Action> {
@@ -260,7 +267,7 @@ fn a_region_whose_routers_fall_silent_is_failed_over_within_a_second() {
 fn while_a_router_is_held_up_no_region_comes_back() {
     type Turn = fn(&mut Rig);
     let firsts: [(&str, Turn); 4] = [
-        ("judges", |rig| _ = rig.evaluate(0)),
+        ("judges", |rig| _ = rig.evaluate()),
         ("does its actions", |rig| _ = rig.actions()),
         ("reads the store", Rig::read),
         ("is given an order", |rig| rig.monitor.order(left_to_the_evidence("eu"), rig.now_ms)),
@@ -275,7 +282,7 @@ fn while_a_router_is_held_up_no_region_comes_back() {
             rig.pass(15 * SECOND, &[], &[]);
             rig.now_ms += 60 * SECOND;
             go_on(&mut rig);
-            rig.evaluate(0);
+            rig.evaluate();
             rig.pass(10 * SECOND, &[], &[]);
             assert_eq!(rig.state("eu").1, expected, "it {first}, seen for 25 s");
             rig.pass(6 * SECOND, &[], &[]);
@@ -306,11 +313,27 @@ fn what_live_requests_eject_counts_at_once() {
         (8, RegionState::FailoverActive),
         (10, RegionState::FailoverActive),
     ] {
-        rig.evaluate(ejected);
+        rig.eject(ejected);
+        rig.evaluate();
         assert_eq!(rig.state("us").0, state, "{ejected} of 10 are ejected");
     }
     assert_eq!(rig.state("us").1, 0.0);
     assert!(rig.monitor.take_changes());
+}
+
+/// Else a snapshot's age would make two of one failure, and of a degraded region one that fails over.
+#[test]
+fn who_is_ejected_and_calls_itself_unhealthy_counts_once() {
+    let mut rig = Rig::new(&[("us", 10), ("eu", 10)]);
+    rig.pass(10 * SECOND, &[], &[]);
+    rig.eject(4);
+    for n in 0..4 {
+        let sick = |report: &mut Report| (report.health, report.sequence) = (Health::Unhealthy, 99);
+        rig.standings[n] = reporting(&format!("us-{n}"), "us", sick).standing;
+    }
+    rig.read();
+    rig.evaluate();
+    assert_eq!(rig.state("us").0, RegionState::Degraded, "6 of 10");
 }
 
 #[test]
@@ -319,7 +342,7 @@ fn a_silent_store_empties_nothing() {
     rig.pass(10 * SECOND, &[], &[]);
     // Nothing is read for five minutes, then once: everybody has the whole time to be heard again.
     rig.now_ms += 300 * SECOND;
-    rig.evaluate(0);
+    rig.evaluate();
     assert_eq!((rig.ready(), rig.state("us").0), (5, RegionState::Normal));
     rig.read();
     assert_eq!(rig.ready(), 5);
@@ -353,7 +376,7 @@ fn an_unhealthy_report_is_the_instances_own_word() {
     let sick = reporting("us-0", "us", |report| report.health = crate::model::Health::Unhealthy);
     rig.standings[0] = sick.standing;
     rig.read();
-    rig.evaluate(0);
+    rig.evaluate();
     assert_eq!(rig.ready(), 3);
     assert_eq!(rig.state("us").0, RegionState::Degraded, "3 of 4");
 }

@@ -5,29 +5,43 @@
 //! evidence against an instance beside what waits behind it, and it has answered nobody for a while. Where
 //! the flag goes, who waits there by then stays.
 
+use std::collections::BTreeSet;
+
 use mrgc_fleet::{
     model::InstanceId,
     monitor::Monitor,
     snapshot::{Candidate, Level, View},
 };
 
-use super::at_home;
 use crate::flight::{FleetView, Slot};
 
 /// How long an instance that is condemned may answer no request before it is lost. Busy is not dead: one that
 /// works through a long queue answers now and then, whatever becomes of its agent.
 const SILENCE_MAX_MS: u64 = 5_000;
 
-pub(super) fn mark(monitor: &Monitor, fleet: &FleetView, now_ms: u64) {
+/// Walks over home's instances; returns those that live requests have ejected. One whose ejection has run out
+/// is not among them, though nobody has tried it yet: where its region gets no requests, nothing else would
+/// ever bring it back.
+pub(super) fn at_home(monitor: &Monitor, fleet: &FleetView, now_ms: u64) -> BTreeSet<InstanceId> {
+    let mut ejected = BTreeSet::new();
+    let home = Some(&fleet.snapshot.home);
+    for view in fleet.snapshot.views().filter(|view| view.key.region.as_ref() == home) {
+        let anyone_ready = has_ready(fleet, view);
+        for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
+            slot.set_lost(anyone_ready && is_lost(monitor, candidate, slot, now_ms));
+            if slot.is_shut_out(now_ms) {
+                ejected.insert(InstanceId::from(&*candidate.id));
+            }
+        }
+    }
+    ejected
+}
+
+/// The regions whose routers do not answer.
+pub(super) fn elsewhere(monitor: &Monitor, fleet: &FleetView) {
     for view in fleet.snapshot.views().filter(|view| view.key.level == Level::Region) {
         for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
             slot.set_lost(monitor.is_unreachable(&candidate.region));
-        }
-    }
-    for view in at_home(fleet) {
-        let is_elsewhere = has_ready(fleet, view);
-        for (candidate, slot) in view.candidates.iter().zip(fleet.slots(view)) {
-            slot.set_lost(is_elsewhere && is_lost(monitor, candidate, slot, now_ms));
         }
     }
 }

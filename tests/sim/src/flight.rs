@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use mrgc_fleet::{
     health::{Admission, Breaker, BreakerState, Change, EjectionConfig, Outcome, Room},
+    model::InstanceId,
     routing::Live,
-    snapshot::{Level, Snapshot},
+    snapshot::{Candidate, Level, Snapshot},
 };
 
 use crate::plan::{Plan, number};
@@ -150,21 +151,26 @@ impl Flight {
         Room { taken, instances: view.map_or(0, |view| view.candidates.len() as u32) }
     }
 
-    /// How many of home's ready instances are ejected.
-    pub(crate) fn ejected(&self, snapshot: &Snapshot, now_ms: u64, plan: &Plan) -> u32 {
+    /// Home's instances that are ejected.
+    pub(crate) fn ejected(
+        &self,
+        snapshot: &Snapshot,
+        now_ms: u64,
+        plan: &Plan,
+    ) -> BTreeSet<InstanceId> {
         if self.unclean.is_empty() {
-            return 0;
+            return BTreeSet::new();
         }
         let views = snapshot.views().filter(|view| {
             view.key.level == Level::Instance && view.key.region.as_ref() == Some(&snapshot.home)
         });
-        let ready = views.flat_map(|view| &view.candidates).filter(|c| c.ready);
-        let is_ejected = |no: &usize| self.is_ejected(Place::Instance(*no), now_ms, &plan.ejection);
-        ready
-            .map(|c| number(&c.id))
-            .filter(|no| self.unclean.contains(no))
-            .filter(is_ejected)
-            .count() as u32
+        let is_ejected = |candidate: &&Candidate| {
+            let no = number(&candidate.id);
+            self.unclean.contains(&no)
+                && self.is_ejected(Place::Instance(no), now_ms, &plan.ejection)
+        };
+        let ejected = views.flat_map(|view| &view.candidates).filter(is_ejected);
+        ejected.map(|candidate| InstanceId::from(&*candidate.id)).collect()
     }
 
     /// Instances of which something is held.

@@ -9,7 +9,7 @@ use mrgc_fleet::{
     health::{ProbeResult, Verdict},
     lease::{Action, Contender},
     model::{Desired, DesiredState, Stamp, Standing},
-    monitor::{Action, Epochs, Monitor, Reading},
+    monitor::{self, Epochs, Monitor, Reading},
     routing::Scratch,
     snapshot::Snapshot,
 };
@@ -235,10 +235,11 @@ impl World {
         let router = &mut self.routers[no];
         let now_ms = router.clock.now_ms(self.now_ms);
         let ejected = router.flight.ejected(&router.snapshot, now_ms, &self.plan);
+        router.monitor.ejected(ejected);
         let at = router.clock.wall(self.now_ms);
         let mut lost = Vec::new();
         self.watch.looks(router, self.now_ms);
-        for output in router.monitor.evaluate(ejected, now_ms, at) {
+        for output in router.monitor.evaluate(now_ms, at) {
             let Output::Changed { region, transition } = output else { continue };
             let Some(about) = self.plan.region(&region) else { continue };
             let (state, share) = (transition.to, transition.share);
@@ -293,10 +294,14 @@ impl World {
         self.watch.leads(router, at_ms);
         for action in router.monitor.actions(epochs, now_ms, at) {
             let call = match action {
-                Action::Replace { instance, .. } => self.wish(no, &instance, DesiredState::Draining),
-                Action::Release { instance } => self.wish(no, &instance, DesiredState::Serving),
-                Action::Record(record) => Call::Record(record),
-                Action::Scale(_) | Action::Event(_) => continue,
+                monitor::Action::Replace { instance, .. } => {
+                    self.wish(no, &instance, DesiredState::Draining)
+                }
+                monitor::Action::Release { instance } => {
+                    self.wish(no, &instance, DesiredState::Serving)
+                }
+                monitor::Action::Record(record) => Call::Record(record),
+                monitor::Action::Scale(_) | monitor::Action::Event(_) => continue,
             };
             self.call(no, call);
         }

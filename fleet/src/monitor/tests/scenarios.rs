@@ -44,7 +44,8 @@ impl Rig {
             for ProbeDue { id, .. } in self.monitor.probes_due(self.now_ms) {
                 self.monitor.probed(&id, agents.answer(), false, self.now_ms);
             }
-            self.evaluate(if agents == Agents::Gone { INSTANCES as u32 } else { 0 });
+            self.eject(if agents == Agents::Gone { INSTANCES } else { 0 });
+            self.evaluate();
             if self.home_share() == share {
                 return Some(self.now_ms - begun_ms);
             }

@@ -11,7 +11,7 @@ fn nothing_is_due_for_a_process_that_does_not_probe() {
             Monitor::new(Settings { probes, ..rig.monitor.settings.clone() }, Timestamp(0));
         rig.read();
         rig.now_ms += 30 * SECOND;
-        rig.evaluate(0);
+        rig.evaluate();
         let is_due = rig.monitor.next_ms(rig.now_ms) <= rig.now_ms;
         assert_eq!(is_due, expected, "{probes:?}");
     }

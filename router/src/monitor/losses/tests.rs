@@ -44,16 +44,21 @@ impl Rig {
     }
 
     fn answers(&self, instance: usize, now_ms: u64) {
-        let view = at_home(&self.fleet).next().unwrap();
+        let view = home(&self.fleet);
         let permit = self.fleet.slots(view)[instance].admit(false, now_ms).unwrap();
         self.fleet.judge(view.id, permit, Outcome::Answered, now_ms);
     }
 
     fn lost(&self, now_ms: u64) -> Vec<bool> {
-        mark(&self.monitor, &self.fleet, now_ms);
-        let view = at_home(&self.fleet).next().unwrap();
+        at_home(&self.monitor, &self.fleet, now_ms);
+        elsewhere(&self.monitor, &self.fleet);
+        let view = home(&self.fleet);
         self.fleet.slots(view).iter().map(|slot| slot.is_lost()).collect()
     }
+}
+
+fn home(fleet: &FleetView) -> &View {
+    fleet.snapshot.instances_at_home(&"p".into()).unwrap()
 }
 
 /// The reports are of a later sequence each time.
