@@ -62,6 +62,15 @@ impl Lane {
     }
 }
 
+/// How much of what is moved a region takes, beside the others it is drawn among: by its spare slots; by its
+/// healthy instances where any one's slots are not known.
+pub(super) fn weight(spare: Option<u32>, healthy: u32, all_known: bool) -> f64 {
+    match spare {
+        Some(spare) if all_known => f64::from(spare),
+        _ => f64::from(healthy.max(1)),
+    }
+}
+
 /// Up to which share of its slots other regions' requests may fill a region, so that what is shed is shed by
 /// priority, the least important first: in a line from half of `max_utilization` at priority -100 to all of it
 /// at priority 0, and from there to every slot at priority 10.

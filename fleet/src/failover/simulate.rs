@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Handler, Lane, Limit};
+use super::{Handler, Lane, Limit, capacity::weight};
 use crate::{
     model::{PoolId, RegionId},
     snapshot::{Candidate, Snapshot, View},
@@ -94,16 +94,6 @@ struct Other<'a> {
     healthy: u32,
 }
 
-impl Other<'_> {
-    /// As requests are steered: by spare slots, or by healthy instances where any one's are unknown.
-    fn weight(&self, is_known: bool) -> f64 {
-        match self.spare {
-            Some(spare) if is_known => f64::from(spare),
-            _ => f64::from(self.healthy.max(1)),
-        }
-    }
-}
-
 /// Fills regions, tier by tier, with what is moved: what each takes, and what fits nowhere.
 fn pour(moved: Option<u32>, others: &[Other<'_>]) -> (Vec<Target>, Option<u32>) {
     // Where nothing is known to be served, the parts are those of the first request.
@@ -114,9 +104,10 @@ fn pour(moved: Option<u32>, others: &[Other<'_>]) -> (Vec<Target>, Option<u32>) 
         is_known &= room.is_some() || left == 0.0;
         let taken = room.map_or(left, |room| left.min(room));
         left -= taken;
-        let sum: f64 = tier.iter().map(|other| other.weight(room.is_some())).sum();
+        let weight = |other: &Other<'_>| weight(other.spare, other.healthy, room.is_some());
+        let sum: f64 = tier.iter().map(weight).sum();
         targets.extend(tier.iter().map(|other| {
-            let part = if sum > 0.0 { other.weight(room.is_some()) / sum } else { 0.0 };
+            let part = if sum > 0.0 { weight(other) / sum } else { 0.0 };
             let share = taken / all * part;
             Target { region: other.region.clone(), share, spare: other.spare }
         }));

@@ -1,6 +1,6 @@
 //! One request's regions, while not all of them are normal.
 
-use super::{Lane, Limit};
+use super::{Lane, Limit, capacity::weight};
 use crate::routing::{Attempts, chance};
 
 /// Tells this module's draws apart from those that the same seed decides elsewhere.
@@ -90,18 +90,14 @@ pub fn steer(
     }
 }
 
-/// One of the regions, by their spare slots; where any one's are unknown, by their healthy instances.
+/// One of the regions, by their weights.
 fn draw<I: Iterator<Item = (u32, Option<u32>, u32)>>(
     regions: impl Fn() -> I,
     seed: u64,
 ) -> Option<u32> {
     let is_known = regions().all(|(_, spare, _)| spare.is_some());
-    let weighed = || {
-        regions().map(|(region, spare, healthy)| match spare {
-            Some(spare) if is_known => (region, f64::from(spare)),
-            _ => (region, f64::from(healthy.max(1))),
-        })
-    };
+    let weighed =
+        || regions().map(|(region, spare, healthy)| (region, weight(spare, healthy, is_known)));
     let mut left = f64::from(unit(seed, 1)) * weighed().map(|(_, weight)| weight).sum::<f64>();
     let mut drawn = None;
     for (region, weight) in weighed() {
