@@ -50,7 +50,7 @@ mod thresholds;
 mod watch;
 
 pub use capacity::{Lane, Limit, Steering};
-pub use handler::{Handler, Output};
+pub use handler::{Handler, Output, Phase};
 pub use history::{Cause, FailoverEvent, MAX_EVENTS, Summary};
 pub use judge::Evidence;
 pub use orders::{RegionOrder, Strategy, Wish};

@@ -291,7 +291,7 @@ impl Monitor {
         for output in &outputs {
             match output {
                 Output::Changed { .. } => self.is_changed = true,
-                Output::Event(event) => {
+                Output::Event { event, .. } => {
                     if self.events.len() >= MAX_EVENTS {
                         self.events.pop_front();
                     }

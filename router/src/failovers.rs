@@ -6,8 +6,8 @@ use std::{
 };
 
 use mrgc_fleet::{
-    failover::{Cause, FailoverEvent, Output, Transition},
-    model::{RegionId, Timestamp},
+    failover::{Cause, FailoverEvent, Output, Phase, Transition},
+    model::RegionId,
 };
 
 /// What this router saw since it started. Cheap to clone.
@@ -38,8 +38,8 @@ impl Failovers {
         self.lock().clone()
     }
 
-    /// Takes what one evaluation, at `at`, came to.
-    pub fn take(&self, outputs: &[Output], timeout_ms: u64, at: Timestamp) {
+    /// Takes what one evaluation came to.
+    pub fn take(&self, outputs: &[Output], timeout_ms: u64) {
         for output in outputs {
             match output {
                 Output::Changed {
@@ -48,31 +48,26 @@ impl Failovers {
                 } => {
                     tracing::warn!(%region, %from, %to, share, reason, "a region changed");
                 }
-                Output::Event(event) => {
-                    let FailoverEvent { id, to, duration_ms, ended_at, .. } = event;
-                    let is_over = ended_at.is_some();
-                    tracing::warn!(id, ?to, duration_ms, is_over, "failover");
-                    if !is_over {
-                        self.count(event, timeout_ms, at);
-                    }
+                Output::Event { phase, event } => {
+                    let FailoverEvent { id, to, duration_ms, .. } = event;
+                    tracing::warn!(id, ?phase, ?to, duration_ms, "failover");
+                    self.count(*phase, event, timeout_ms);
                 }
             }
         }
     }
 
-    /// One under way comes when it begins and once more when its traffic has moved, which may be the same
-    /// moment.
-    fn count(&self, event: &FailoverEvent, timeout_ms: u64, at: Timestamp) {
+    fn count(&self, phase: Phase, event: &FailoverEvent, timeout_ms: u64) {
         let FailoverEvent { id, from, cause, duration_ms, .. } = event;
         let mut counts = self.lock();
-        if event.at == at {
+        if phase == Phase::Began {
             let causes = counts.by_region.entry(from.clone()).or_default();
             match cause {
                 Cause::Automatic => causes.automatic += 1,
                 Cause::Manual => causes.manual += 1,
             }
         }
-        if event.is_late(timeout_ms) {
+        if phase != Phase::Ended && event.is_late(timeout_ms) {
             counts.late += 1;
             tracing::warn!(id, region = %from, duration_ms, timeout_ms, "a failover was late");
         }
@@ -86,7 +81,7 @@ impl Failovers {
 
 #[cfg(test)]
 mod tests {
-    use mrgc_fleet::failover::Strategy;
+    use mrgc_fleet::{failover::Strategy, model::Timestamp};
 
     use super::*;
 
@@ -111,19 +106,20 @@ mod tests {
     #[test]
     fn a_failover_counts_once_however_often_it_is_told_of() {
         let failovers = Failovers::default();
-        let take = |event: &FailoverEvent, at| {
-            failovers.take(&[Output::Event(event.clone())], TIMEOUT_MS, Timestamp(at));
+        let take = |phase, event: &FailoverEvent| {
+            failovers.take(&[Output::Event { phase, event: event.clone() }], TIMEOUT_MS);
         };
         // At once, and late by a millisecond.
         let late = event(Cause::Automatic, 5_000, Some(TIMEOUT_MS + 1));
-        take(&late, 5_000);
-        take(&FailoverEvent { ended_at: Some(Timestamp(9_000)), ..late }, 9_000);
-        take(&event(Cause::Automatic, 10_000, Some(TIMEOUT_MS)), 10_000);
-        // An operator's takes the time that was asked for.
-        take(&event(Cause::Manual, 20_000, None), 20_000);
-        take(&event(Cause::Manual, 20_000, Some(2_500)), 22_500);
+        take(Phase::Began, &late);
+        take(Phase::Ended, &FailoverEvent { ended_at: Some(Timestamp(9_000)), ..late });
+        take(Phase::Began, &event(Cause::Automatic, 10_000, Some(TIMEOUT_MS)));
+        // An operator's takes the time that was asked for. Two may begin in one millisecond.
+        take(Phase::Began, &event(Cause::Manual, 20_000, None));
+        take(Phase::Moved, &event(Cause::Manual, 20_000, Some(0)));
+        take(Phase::Began, &event(Cause::Manual, 20_000, Some(2_500)));
         let counts = failovers.counts();
-        assert_eq!(counts.of(&"us".into()), Causes { automatic: 2, manual: 1 });
+        assert_eq!(counts.of(&"us".into()), Causes { automatic: 2, manual: 2 });
         assert_eq!(counts.of(&"eu".into()), Causes::default());
         assert_eq!(counts.late, 1);
     }

@@ -256,7 +256,7 @@ impl Shell {
         }
         let outputs = monitor.evaluate(now_ms, at);
         let timeout_ms = monitor.handler().thresholds().failover_timeout_ms;
-        self.parts.failovers.take(&outputs, timeout_ms, at);
+        self.parts.failovers.take(&outputs, timeout_ms);
         losses::elsewhere(monitor, &fleet);
         let mut epochs = self.parts.executor.epochs();
         if let Some(cloud) = &mut self.parts.cloud {

@@ -34,8 +34,28 @@ pub enum Output {
         region: RegionId,
         transition: Transition,
     },
-    /// A failover began, moved its traffic, or ended: as much as is known of it by now.
-    Event(FailoverEvent),
+    /// Something of a failover, with as much as is known of it by now.
+    Event {
+        phase: Phase,
+        event: FailoverEvent,
+    },
+}
+
+/// How far a failover is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Its traffic may have moved at once: then it has its duration, and that is not told again.
+    Began,
+    /// Its traffic has moved.
+    Moved,
+    Ended,
+}
+
+impl Output {
+    fn ended(event: FailoverEvent) -> Self {
+        Self::Event { phase: Phase::Ended, event }
+    }
 }
 
 impl Handler {
@@ -136,7 +156,7 @@ impl Handler {
         let ids: Vec<_> = self.regions.keys().cloned().collect();
         outputs.extend(ids.iter().flat_map(|region| self.follow(region, now_ms)));
         for region in self.history.open_without(|region| self.regions.contains_key(region)) {
-            outputs.extend(self.history.end(&region, at).map(Output::Event));
+            outputs.extend(self.history.end(&region, at).map(Output::ended));
         }
         outputs
     }
@@ -246,8 +266,14 @@ impl Handler {
         }
         let timeout_ms = self.thresholds.failover_timeout_ms;
         let has_moved = !is_moving && self.history.moved(region, now_ms, timeout_ms);
-        let open = self.history.open(region).filter(|_| begins || has_moved);
-        ended.into_iter().chain(open.cloned()).map(Output::Event).collect()
+        let phase = match (begins, has_moved) {
+            (true, _) => Some(Phase::Began),
+            (false, true) => Some(Phase::Moved),
+            (false, false) => None,
+        };
+        let open = self.history.open(region).cloned();
+        let told = phase.zip(open).map(|(phase, event)| Output::Event { phase, event });
+        ended.map(Output::ended).into_iter().chain(told).collect()
     }
 
     /// The failover that begins now.

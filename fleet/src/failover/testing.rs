@@ -120,7 +120,7 @@ impl World {
     pub fn events(&self) -> Vec<FailoverEvent> {
         let mut events: Vec<FailoverEvent> = Vec::new();
         for output in &self.outputs {
-            let Output::Event(event) = output else { continue };
+            let Output::Event { event, .. } = output else { continue };
             match events.iter_mut().find(|known| known.id == event.id) {
                 Some(known) => known.clone_from(event),
                 None => events.push(event.clone()),

@@ -13,7 +13,9 @@ fn a_failover_counts_from_its_first_sign() {
         handler.tick(0, BEGIN);
         handler.evidence(&eu, dead, signs_ms, 5_000);
         let outputs = handler.tick(5_000, BEGIN);
-        let [Output::Changed { transition, .. }, Output::Event(event)] = &outputs[..] else {
+        let [Output::Changed { transition, .. }, Output::Event { phase: Phase::Began, event }] =
+            &outputs[..]
+        else {
             unreachable!("{outputs:?}")
         };
         assert_eq!((transition.from, transition.to), (Normal, FailoverActive));
@@ -43,6 +45,12 @@ fn a_failover_by_hand_tells_who_and_why_and_where_to() {
     assert_eq!(ended.to, ["ap".into(), "us".into()]);
     assert_eq!(ended.ended_at, Some(world.at()));
     assert_eq!(world.handler.history(), world.events());
+    let phase = |output: &Output| match output {
+        Output::Event { phase, .. } => Some(*phase),
+        Output::Changed { .. } => None,
+    };
+    let phases: Vec<_> = world.outputs.iter().filter_map(phase).collect();
+    assert_eq!(phases, [Phase::Began, Phase::Moved, Phase::Ended]);
 }
 
 #[test]
@@ -97,7 +105,9 @@ fn a_region_that_is_taken_off_the_list_is_forgotten() {
     world.look();
     world.handler.keep([&"us".into()]);
     let outputs = world.handler.tick(SECOND_MS, BEGIN);
-    let [Output::Event(event)] = &outputs[..] else { unreachable!("{outputs:?}") };
+    let [Output::Event { phase: Phase::Ended, event }] = &outputs[..] else {
+        unreachable!("{outputs:?}")
+    };
     assert_eq!(event.ended_at, Some(BEGIN));
     assert_eq!(world.handler.status().len(), 1);
     assert_eq!(world.now("eu"), (Normal, 1.0));
