@@ -22,7 +22,7 @@ pub struct ProbeConfig {
     pub interval_ms: u64,
     /// Within which an answer must be whole.
     pub timeout_ms: u64,
-    /// Failures in a row after the first that make an instance unhealthy.
+    /// Failures in a row after the first that make an instance unhealthy; 0: the first one does.
     pub failure_threshold: u32,
     /// Passes in a row that make it healthy again.
     pub recovery_passes: u32,
@@ -53,7 +53,6 @@ impl ProbeConfig {
         for (name, value) in [
             ("interval_ms", interval_ms),
             ("timeout_ms", timeout_ms),
-            ("failure_threshold", self.failure_threshold.into()),
             ("recovery_passes", self.recovery_passes.into()),
             ("parallel", self.parallel.into()),
         ] {
@@ -299,7 +298,8 @@ impl Probed {
             *last = reason;
             return None;
         }
-        let tolerated = config.failure_threshold - u32::from(planted::is(Fault::ThresholdOffByOne));
+        let off_by = u32::from(planted::is(Fault::ThresholdOffByOne));
+        let tolerated = config.failure_threshold.saturating_sub(off_by);
         (self.failures > tolerated).then(|| {
             self.verdict = Verdict::Unhealthy { since_ms: now_ms, reason };
             self.verdict.clone()

@@ -77,7 +77,7 @@ fn all_problems_of_a_configuration_are_told_at_once() {
         parallel: 0,
         retries: 0,
     };
-    assert_eq!(none.problems().len(), 5, "{:#?}", none.problems());
+    assert_eq!(none.problems().len(), 4, "{:#?}", none.problems());
     let slow = ProbeConfig { retries: 3, ..ProbeConfig::default() };
     assert_eq!(slow.problems().len(), 1, "{:#?}", slow.problems());
     assert!(slow.problems()[0].contains("40000 ms"), "{:#?}", slow.problems());
@@ -101,6 +101,16 @@ fn unhealthy_at_s() -> (u64, Vec<u64>) {
 #[test]
 fn an_instance_that_fails_at_0_30_60_and_90_s_is_unhealthy_at_90_s_and_not_before() {
     assert_eq!(unhealthy_at_s(), (90, vec![0, 30, 60, 90]));
+}
+
+#[test]
+fn without_a_threshold_the_first_failure_counts() {
+    let config = ProbeConfig { failure_threshold: 0, ..ProbeConfig::default() };
+    assert_eq!(config.problems(), [""; 0]);
+    let (mut probes, _) = one(config);
+    let (changes, _) = run(&mut probes, 0..100, |_| (refused(), false));
+    let unhealthy = Verdict::Unhealthy { since_ms: 0, reason: "connection refused".to_owned() };
+    assert_eq!(changes, [(0, unhealthy)]);
 }
 
 #[cfg(feature = "planted")]
