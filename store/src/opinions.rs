@@ -22,7 +22,7 @@ use crate::{
     stamp::{stamp_of, still},
 };
 
-/// Writers in one region at the same time that one of them outlasts.
+/// Attempts at a conditional write that other writers keep winning.
 const ATTEMPTS: u32 = 8;
 
 /// What opinions are about, and where they are.

@@ -171,7 +171,7 @@ impl Failover {
     }
 }
 
-/// The name of a region that is registered.
+/// Refuses a region that is not registered.
 fn known(context: &Context, region: &RegionId) -> Result<(), Refusal> {
     let fleet = context.conductor.fleet();
     if fleet.snapshot.regions.iter().any(|known| known.id == *region) {

@@ -2,7 +2,7 @@
 //!
 //! An order keeps the stamp that it was given here. So it counts as of the moment it was given in: what was
 //! ordered elsewhere since goes before it, and of two orders that did not know of each other the stricter
-//! counts. A router that ends meanwhile takes its unstored orders along; it says so when it stops.
+//! counts. A router that ends meanwhile loses its unstored orders; it says so when it stops.
 
 use std::{
     collections::{BTreeMap, VecDeque},
