@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::{
     faults::Fault,
-    machine::{Face, Service},
+    machine::{ReportedHealth, Service},
     network::{Node, Role, Side, Trouble, TroubleId, TroubleKind},
     plan::{Instance, ROUTERS},
     trace::Note,
@@ -64,7 +64,7 @@ pub(crate) enum Aftermath {
     StartAgent(usize),
     StartRegion(usize),
     Serve(usize),
-    HonestFace(usize),
+    HonestHealth(usize),
     StartEnclave(usize),
     HealReplica(usize),
     PeakOver,
@@ -196,7 +196,7 @@ impl World {
             Aftermath::StartAgent(no) => self.start_agent(no),
             Aftermath::StartRegion(region) => self.start_region(region),
             Aftermath::Serve(no) => self.machines[no].service = Service::Well,
-            Aftermath::HonestFace(no) => self.machines[no].face = Face::Honest,
+            Aftermath::HonestHealth(no) => self.machines[no].reported = ReportedHealth::Honest,
             Aftermath::StartEnclave(no) => {
                 self.machines[no].has_enclave = self.machines[no].plan.enclave;
             }
@@ -219,7 +219,7 @@ impl World {
         self.store.replicas.fill(Default::default());
         for no in 0..self.machines.len() {
             self.machines[no].service = Service::Well;
-            self.machines[no].face = Face::Honest;
+            self.machines[no].reported = ReportedHealth::Honest;
             self.machines[no].has_enclave = self.machines[no].plan.enclave;
             self.resume(self.machines[no].node);
             self.start_agent(no);
@@ -307,7 +307,7 @@ impl World {
         let no = self.chaos.rng.usize(0..self.machines.len());
         self.spoil(no, fault);
         self.later(Aftermath::Serve(no));
-        self.later(Aftermath::HonestFace(no));
+        self.later(Aftermath::HonestHealth(no));
         no
     }
 
@@ -348,8 +348,8 @@ impl World {
             let plan = self.machines[no].plan;
             let is_near = plan.region == region && plan.pool == pool && !is_one;
             if no == one || (is_near && self.chaos.rng.f64() < share) {
-                self.machines[no].face = Face::Flapping { turn_ms };
-                self.after(duration_ms, Aftermath::HonestFace(no));
+                self.machines[no].reported = ReportedHealth::Flapping { turn_ms };
+                self.after(duration_ms, Aftermath::HonestHealth(no));
             }
         }
         region
@@ -371,18 +371,18 @@ impl World {
     fn spoil(&mut self, no: usize, fault: Fault) {
         self.tally.add(fault);
         let machine = &mut self.machines[no];
-        let (service, face) = match fault {
-            Fault::SlowInstance => (Service::Slow, machine.face),
-            Fault::FailingInstance => (Service::Failing, machine.face),
-            Fault::BusyInstance => (Service::Busy, machine.face),
-            Fault::RefusingInstance => (Service::Refusing, machine.face),
-            Fault::HungInstance => (Service::Hung, machine.face),
-            Fault::LyingHealthy => (Service::Failing, Face::Healthy),
-            Fault::LyingUnhealthy => (machine.service, Face::Unhealthy),
-            Fault::SlowHealth => (machine.service, Face::Slow),
-            _ => (machine.service, Face::Garbage),
+        let (service, reported) = match fault {
+            Fault::SlowInstance => (Service::Slow, machine.reported),
+            Fault::FailingInstance => (Service::Failing, machine.reported),
+            Fault::BusyInstance => (Service::Busy, machine.reported),
+            Fault::RefusingInstance => (Service::Refusing, machine.reported),
+            Fault::HungInstance => (Service::Hung, machine.reported),
+            Fault::LyingHealthy => (Service::Failing, ReportedHealth::Healthy),
+            Fault::LyingUnhealthy => (machine.service, ReportedHealth::Unhealthy),
+            Fault::SlowHealth => (machine.service, ReportedHealth::Slow),
+            _ => (machine.service, ReportedHealth::Garbage),
         };
-        (machine.service, machine.face) = (service, face);
+        (machine.service, machine.reported) = (service, reported);
         if service == Service::Refusing {
             self.reset_all(no);
         }

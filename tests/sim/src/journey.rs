@@ -1,5 +1,5 @@
 //! A request's way through routers: attempts, their ends, and what they say of whom. Where it goes next is
-//! the desk's to say.
+//! the dispatcher's to say.
 //!
 //! ```text
 //!  entering ─► regions, steered ─┬─► home ─► instances ─► attempt ─► answered: served
@@ -16,13 +16,12 @@ use mrgc_fleet::{
 };
 
 use crate::{
-    desk::{Desk, Next},
+    dispatcher::{Dispatcher, Next},
     flight::Place,
     network::Node,
     slab::Key,
     trace::Note,
     traffic::{ATTEMPTS, DEADLINE_MS, Ending},
-    watch::Draw,
     world::{Body, Event, Timer, World},
 };
 
@@ -48,8 +47,6 @@ pub(crate) struct Leg {
     pub instances: Option<Course>,
     /// Decisions made between instances.
     pub decisions: u64,
-    /// Whether home keeps it, until the watch has been told.
-    pub draw: Option<Draw>,
     /// There is a further region to try.
     pub elsewhere: bool,
     /// Home's instances were not all that could have been tried, for the sake of other regions.
@@ -131,7 +128,6 @@ impl Leg {
             regions: None,
             instances: None,
             decisions: 0,
-            draw: None,
             elsewhere: false,
             held_back: false,
             is_last_round: false,
@@ -166,11 +162,8 @@ impl World {
         }
         let Some(ticket) = self.tickets.get(leg.ticket) else { return };
         let router = &mut self.routers[leg.router];
-        let next = Desk::new(router, &self.plan, ticket, self.now_ms).next(leg);
-        if let Some(draw) = leg.draw.take() {
-            self.watch.drawn(&self.routers[leg.router], draw);
-        }
-        match next {
+        let (watch, plan) = (&mut self.watch, &self.plan);
+        match Dispatcher::new(router, watch, plan, ticket, self.now_ms).next(leg) {
             Next::Instance { index, no, admission, panic } => {
                 self.check_sent(id, no, panic);
                 self.attempt(id, index, Place::Instance(no), admission);
@@ -255,7 +248,6 @@ impl World {
             regions: None,
             instances: None,
             decisions: 0,
-            draw: None,
             held_back: false,
             is_last_round: false,
             ending: Ending::NoRoute,

@@ -12,7 +12,7 @@
 mod calls;
 mod chaos;
 mod clock;
-mod desk;
+mod dispatcher;
 mod faults;
 mod flight;
 mod journey;

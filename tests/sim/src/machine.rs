@@ -51,7 +51,7 @@ pub(crate) enum Service {
 
 /// What an agent's `/health` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Face {
+pub(crate) enum ReportedHealth {
     #[default]
     Honest,
     Healthy,
@@ -74,7 +74,7 @@ pub(crate) struct Machine {
     pub host: Life,
     pub agent: Life,
     pub service: Service,
-    pub face: Face,
+    pub reported: ReportedHealth,
     pub clock: Clock,
     pub has_enclave: bool,
     /// Raised by each start of the agent, so that timers of an earlier one are ignored.
@@ -111,7 +111,7 @@ impl Machine {
             host: Life::Running,
             agent: Life::Running,
             service: Service::Well,
-            face: Face::Honest,
+            reported: ReportedHealth::Honest,
             clock,
             has_enclave: plan.enclave,
             boot: 0,
@@ -192,22 +192,26 @@ impl Machine {
 
     /// An agent looks at whether the server answers, not at what.
     fn health(&self, now_ms: u64) -> Health {
-        match (self.face, self.service) {
-            (Face::Flapping { turn_ms }, _) if !(now_ms / turn_ms).is_multiple_of(2) => {
+        match (self.reported, self.service) {
+            (ReportedHealth::Flapping { turn_ms }, _) if !(now_ms / turn_ms).is_multiple_of(2) => {
                 Health::Unhealthy
             }
-            (Face::Healthy, _) => Health::Healthy,
-            (Face::Unhealthy, _) | (_, Service::Refusing | Service::Hung) => Health::Unhealthy,
+            (ReportedHealth::Healthy, _) => Health::Healthy,
+            (ReportedHealth::Unhealthy, _) | (_, Service::Refusing | Service::Hung) => {
+                Health::Unhealthy
+            }
             _ => Health::Healthy,
         }
     }
 
     /// What a probe of the agent finds; `None`: no answer.
     pub(crate) fn probed(&self, now_ms: u64) -> Option<ProbeResult> {
-        match (self.agent(), self.face) {
+        match (self.agent(), self.reported) {
             (Life::Killed, _) => Some(ProbeResult::Failed("connection refused".to_owned())),
-            (Life::Silent | Life::Paused { .. }, _) | (_, Face::Slow) => None,
-            (_, Face::Garbage) => Some(ProbeResult::Failed("the body is no JSON".to_owned())),
+            (Life::Silent | Life::Paused { .. }, _) | (_, ReportedHealth::Slow) => None,
+            (_, ReportedHealth::Garbage) => {
+                Some(ProbeResult::Failed("the body is no JSON".to_owned()))
+            }
             _ if self.health(now_ms) == Health::Unhealthy => {
                 Some(ProbeResult::Failed("status 503".to_owned()))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mrgc_fleet::{
     failover::{Steered, steer},
     health::Admission,
-    model::{PoolId, RegionId, Request},
+    model::{PoolId, RegionId},
     routing::{self, Attempts, Live, Loads, MAX_ATTEMPTS, NoRoute, Picker, Question, Weight},
     snapshot::{Level, Snapshot, View},
 };
@@ -16,7 +16,7 @@ use crate::{
     plan::{Plan, number},
     router::Router,
     traffic::{Ending, Ticket},
-    watch::Draw,
+    watch::{Draw, Watch},
 };
 
 /// Regions are chosen by a policy: [`prefer`].
@@ -26,11 +26,12 @@ const WEIGHTS: [Weight; 1] = [Weight { weight: 1.0, required: false }];
 const MAX_LOOKS: usize = 2 * MAX_ATTEMPTS;
 
 /// What is looked at to say it.
-pub(crate) struct Desk<'a> {
+pub(crate) struct Dispatcher<'a> {
     router: &'a mut Router,
     snapshot: Arc<Snapshot>,
+    watch: &'a mut Watch,
     plan: &'a Plan,
-    request: &'a Request,
+    ticket: &'a Ticket,
     pool: &'a PoolId,
     /// By the router's clock.
     now_ms: u64,
@@ -49,23 +50,17 @@ enum Region {
     Other(Next),
 }
 
-impl<'a> Desk<'a> {
+impl<'a> Dispatcher<'a> {
     pub(crate) fn new(
         router: &'a mut Router,
+        watch: &'a mut Watch,
         plan: &'a Plan,
         ticket: &'a Ticket,
         at_ms: u64,
     ) -> Self {
         let now_ms = router.now_ms(at_ms);
         let snapshot = router.snapshot.clone();
-        Self {
-            router,
-            snapshot,
-            plan,
-            request: &ticket.request,
-            pool: &plan.pools[ticket.pool],
-            now_ms,
-        }
+        Self { router, snapshot, watch, plan, ticket, pool: &plan.pools[ticket.pool], now_ms }
     }
 
     /// As the real router's journey goes: regions in their order, the instances of home among them, and
@@ -112,15 +107,21 @@ impl<'a> Desk<'a> {
         let snapshot = self.snapshot.clone();
         let view = snapshot.regions_with(self.pool).ok_or(Ending::NoRoute)?;
         let (order, panic) = self.decide(view, true, leg).ok_or(leg.ending)?;
+        if panic {
+            self.watch.panics_over_regions(self.router, view, self.now_ms, self.plan);
+        }
         let steering = &snapshot.steering;
         let order = if steering.is_normal() {
             order
         } else {
             let in_flight = |index| self.router.flight.in_flight(self.region(view, index));
-            let (lanes, limit) = (steering.lanes(self.pool), steering.limit(self.request.priority));
+            let (lanes, limit) =
+                (steering.lanes(self.pool), steering.limit(self.ticket.request.priority));
             leg.is_moved = lanes.iter().any(|lane| lane.share < 1.0);
             let steered = steer(&order, lanes, in_flight, limit, leg.seed);
-            leg.draw = Draw::of(&order, lanes, in_flight, limit, &steered);
+            if let Some(draw) = Draw::of(&order, lanes, in_flight, limit, &steered) {
+                self.watch.drawn(self.router, draw);
+            }
             match steered {
                 Steered::Stay(order) | Steered::Moved(order) => order,
                 Steered::Shed => return Err(Ending::Shed),
@@ -136,6 +137,9 @@ impl<'a> Desk<'a> {
         let snapshot = self.snapshot.clone();
         let view = snapshot.instances_at_home(self.pool)?;
         let (order, panic) = self.decide(view, !leg.elsewhere, leg)?;
+        if panic {
+            self.watch.panics_over_instances(self.router, self.ticket, self.now_ms, self.plan);
+        }
         Some(Course { view: view.clone(), order, panic, cursor: 0, begun: leg.trail.attempts() })
     }
 
@@ -233,7 +237,7 @@ impl<'a> Desk<'a> {
     fn question<'q>(&'q self, view: &'q View, leg: &Leg, panic: bool) -> Question<'q> {
         Question {
             view,
-            request: self.request,
+            request: &self.ticket.request,
             rules: &self.plan.rules,
             weights: &[],
             picker: Picker::Best,
