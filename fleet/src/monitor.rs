@@ -15,6 +15,7 @@
 
 mod actions;
 mod issued;
+mod out;
 mod reading;
 mod scale;
 mod signs;
