@@ -55,6 +55,8 @@ pub struct Builder {
 #[derive(Debug)]
 struct Made {
     member: Member,
+    /// The id of its view.
+    view: u32,
     candidate: Candidate,
 }
 
@@ -129,48 +131,61 @@ impl Builder {
     /// Candidates of all instances in registered regions. The members are in the order of their ids, as
     /// those before them were, so that both are walked through once.
     fn instances_by_view(&mut self, members: &[Member]) -> BTreeMap<ViewKey, Vec<Candidate>> {
-        let mut groups: BTreeMap<ViewKey, Vec<Candidate>> = BTreeMap::new();
+        let mut groups: Vec<Vec<Candidate>> = Vec::new();
         let mut before = mem::take(&mut self.candidates).into_iter().peekable();
         for member in members {
             let registration = &member.standing.registration;
-            let Some(region) = self.regions.iter().find(|r| r.id == registration.region) else {
-                continue;
-            };
             while before.next_if(|made| *made.id() < registration.id).is_some() {}
-            let mut candidate = match before.next_if(|made| *made.id() == registration.id) {
-                Some(made) if made.is_of(member) => made.candidate,
+            let (view, mut candidate) = match before.next_if(|made| *made.id() == registration.id) {
+                Some(made) if made.is_of(member) => (made.view, made.candidate),
                 Some(made) if Arc::ptr_eq(&made.member.standing.registration, registration) => {
-                    reported(made.candidate, member)
+                    (made.view, reported(made.candidate, member))
                 }
-                _ => reported(registered(region, registration), member),
+                _ => {
+                    let region = self.regions.iter().find(|r| r.id == registration.region);
+                    let Some(region) = region else { continue };
+                    let candidate = reported(registered(region, registration), member);
+                    (self.view_id(&instances_of(registration)), candidate)
+                }
             };
-            let key = ViewKey {
-                level: Level::Instance,
-                region: Some(region.id.clone()),
-                pool: registration.pool.clone(),
-            };
-            let group = groups.entry(key).or_default();
+            let at = view as usize;
+            groups.resize_with(groups.len().max(at + 1), Vec::new);
+            let group = &mut groups[at];
             // Instances that serve the same share one list, so that a decision looks at it once.
             if let Some(last) = group.last().filter(|last| last.models == candidate.models) {
                 candidate.models = last.models.clone();
             }
             group.push(candidate.clone());
-            let made = Made { member: member.clone(), candidate };
-            self.candidates.push(made);
+            self.candidates.push(Made { member: member.clone(), view, candidate });
         }
-        groups
+        let group = |(key, id): (&ViewKey, &u32)| {
+            let group =
+                groups.get_mut(*id as usize).map(mem::take).filter(|all| !all.is_empty())?;
+            Some((key.clone(), group))
+        };
+        self.ids.iter().filter_map(group).collect()
+    }
+
+    /// The id of a view, the same in each snapshot.
+    fn view_id(&mut self, key: &ViewKey) -> u32 {
+        let next = self.ids.len() as u32;
+        *self.ids.entry(key.clone()).or_insert(next)
     }
 
     /// The view of a key: the last snapshot's where nothing changed.
     fn view(&mut self, key: ViewKey, candidates: Vec<Candidate>) -> (ViewKey, Arc<View>) {
-        let next = self.ids.len() as u32;
-        let id = *self.ids.entry(key.clone()).or_insert(next);
-        let view = View { id, key: key.clone(), candidates };
+        let view = View { id: self.view_id(&key), key: key.clone(), candidates };
         match self.views.get(&key) {
             Some(same) if **same == view => (key, same.clone()),
             _ => (key, Arc::new(view)),
         }
     }
+}
+
+/// The key of the view in which an instance is.
+fn instances_of(registration: &Registration) -> ViewKey {
+    let Registration { region, pool, .. } = registration;
+    ViewKey { level: Level::Instance, region: Some(region.clone()), pool: pool.clone() }
 }
 
 /// An instance that has not reported.
