@@ -12,6 +12,7 @@
 //! A data thread never compiles, instantiates or observes: it gets a deck in which all that is done, and
 //! swaps it in between two requests.
 
+pub mod bootstrap;
 pub mod catalog;
 mod conductor;
 mod deck;

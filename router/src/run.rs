@@ -2,11 +2,11 @@
 
 mod watcher;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Error, Result, bail};
 use mrgc_policy_host::Engine;
-use mrgc_store::{Store, StoreConfig, StoreError, embedded};
+use mrgc_store::{StoreConfig, embedded};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -23,7 +23,7 @@ use crate::{
     data,
     flight::{FleetView, SlotTable},
     health::Check,
-    policies::{Conductor, Handle, RouteTable, Version, catalog},
+    policies::{Conductor, Handle, RouteTable, bootstrap},
     supervisor, sync,
 };
 
@@ -40,7 +40,8 @@ pub struct Running {
 ///
 /// # Errors
 ///
-/// What keeps it from starting: an address in use, a policy that is nowhere, tables that do not fit.
+/// What keeps it from starting: an address in use, a policy that is nowhere, tables that do not fit. And
+/// what ends by itself, as the embedded state may: a router without a part of it is not left running.
 pub async fn run(
     config: Config,
     shutdown: watch::Receiver<bool>,
@@ -66,7 +67,14 @@ pub async fn run(
     tokio::spawn(supervisor::run(shutdown.clone(), drain, turns));
     started(running);
     let mut stopped = shutdown;
-    let _ = stopped.wait_for(|stop| *stop).await;
+    tokio::select! {
+        biased;
+        _ = stopped.wait_for(|stop| *stop) => {}
+        Some(ended) = background.join_next() => {
+            ended??;
+            bail!("a part of the router ended by itself: the embedded state, the control API or its counts");
+        }
+    }
     if let Some(context) = context {
         stop(context).await;
     }
@@ -107,14 +115,14 @@ async fn start(
     background: &mut JoinSet<Result<()>>,
     running: &mut Running,
 ) -> Result<Arc<Context>> {
-    let mut watch = Watcher::start(&config).await?;
-    let snapshot = watch.observer.snapshot();
-    watch.health.set("fleet", sync::fleet_check(&snapshot));
-    let mut slots = SlotTable::new(config.ejection.config(), watch.signs.clone());
+    let mut watcher = Watcher::start(&config).await?;
+    let snapshot = watcher.observer.snapshot();
+    watcher.health.set("fleet", sync::fleet_check(&snapshot));
+    let mut slots = SlotTable::new(config.ejection.config(), watcher.signs.clone());
     let fleet = slots.join(snapshot);
     let (conductor, proxy) = if config.roles.has(Role::Proxy) {
         let (conductor, proxy) =
-            start_proxy(&config, &watch, (slots, fleet), shutdown, background).await?;
+            start_proxy(&config, &watcher, (slots, fleet), shutdown, background).await?;
         running.data = Some(proxy.threads.address);
         (conductor, Some(Arc::new(proxy)))
     } else {
@@ -127,12 +135,12 @@ async fn start(
         config: config.clone(),
         conductor: conductor.clone(),
         proxy,
-        health: watch.health.clone(),
-        store: watch.store.clone(),
-        looks: watch.cloud.watch.as_ref().map(cloud::Watch::looks),
-        failover: watch.failover(),
-        failovers: watch.failovers.clone(),
-        clock: watch.clock,
+        health: watcher.health.clone(),
+        store: watcher.store.clone(),
+        looks: watcher.cloud.watch.as_ref().map(cloud::Watch::looks),
+        failover: watcher.failover(),
+        failovers: watcher.failovers.clone(),
+        clock: watcher.clock,
         started: std::time::Instant::now(),
         dry_runs: Default::default(),
     });
@@ -142,13 +150,13 @@ async fn start(
     running.control = Some(listener.local_addr()?);
     let (served, stop) = (context.clone(), shutdown.clone());
     background.spawn(async move { Ok(control::serve(listener, served, stop).await?) });
-    watch.run(conductor, uploads)?;
+    watcher.run(conductor, uploads)?;
     Ok(context)
 }
 
 async fn start_proxy(
     config: &Arc<Config>,
-    watch: &Watcher,
+    watcher: &Watcher,
     (slots, fleet): (SlotTable, FleetView),
     shutdown: &watch::Receiver<bool>,
     background: &mut JoinSet<Result<()>>,
@@ -158,32 +166,32 @@ async fn start_proxy(
     let threads = config.threads();
     let table = RouteTable::new(config.routes.clone());
     let (hands, decks): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
-    let there = watch.store.as_ref().filter(|_| !watch.is_store_away);
-    let versions = first_versions(config, there, &engine, &table, &fleet).await?;
-    watch.health.set("policies", Check::ok());
+    let there = watcher.store.as_ref().filter(|_| !watcher.is_store_away);
+    let versions = bootstrap::versions(config, there, &engine, &table, &fleet).await?;
+    watcher.health.set("policies", Check::ok());
     let conductor = Conductor::start(table, fleet, slots, versions, hands)?;
 
     let listeners = data::bind(config.listen.data, threads)
         .with_context(|| format!("cannot listen on listen.data = {}", config.listen.data))?;
     let collection =
-        watch.store.clone().map(|store| Arc::new(Collection::new(store, config, watch.node)));
+        watcher.store.clone().map(|store| Arc::new(Collection::new(store, config, watcher.node)));
     let measurements = collection
         .clone()
         .map(|collection| collect::start(collection, conductor.clone(), background));
     let inputs = data::Inputs {
         config: config.clone(),
         conductor: conductor.clone(),
-        health: watch.health.clone(),
-        clock: watch.clock,
-        node: watch.node,
-        signs: watch.signs.clone(),
+        health: watcher.health.clone(),
+        clock: watcher.clock,
+        node: watcher.node,
+        signs: watcher.signs.clone(),
         measurements,
     };
     let data = data::start(listeners, decks, inputs, shutdown)?;
     if !config.attestation.images.is_empty() {
         let client = reqwest::Client::builder().no_proxy().build()?;
         let asker = Asker::new(config.attestation.clone(), root, client);
-        let attestations = watch.attestations.clone();
+        let attestations = watcher.attestations.clone();
         let collection = collection.clone();
         tokio::spawn(attestation::run(asker, attestations, conductor.clone(), collection));
     }
@@ -192,73 +200,9 @@ async fn start_proxy(
         threads: data,
         drain: Duration::from_secs(config.limits.drain_seconds),
         collection,
-        attestations: watch.attestations.clone(),
+        attestations: watcher.attestations.clone(),
     };
     Ok((conductor, proxy))
-}
-
-/// A version of every policy that is in the folder or in the store: the store's, or the folder's where
-/// that one is refused.
-async fn first_versions(
-    config: &Config,
-    store: Option<&Store>,
-    engine: &Engine,
-    table: &RouteTable,
-    fleet: &FleetView,
-) -> Result<Vec<Arc<Version>>> {
-    let folder = &config.policies.dir;
-    let found = catalog::read_folder(folder)
-        .with_context(|| format!("cannot read policies.dir = {}", folder.display()))?;
-    // By name, those to be preferred last.
-    let mut artifacts: BTreeMap<String, Vec<(u64, Vec<u8>)>> =
-        found.into_iter().map(|(name, bytes)| (name, vec![(0, bytes)])).collect();
-    if let Some(store) = store
-        && let Err(e) = add_uploads(store, &mut artifacts).await
-    {
-        tracing::warn!("not all uploaded policies to start with: {e}");
-    }
-    let used = |name: &str| table.specs.iter().any(|spec| spec.name == name);
-    let missing: Vec<_> = table
-        .specs
-        .iter()
-        .map(|spec| spec.name.as_str())
-        .filter(|name| !artifacts.contains_key(*name))
-        .collect();
-    if !missing.is_empty() {
-        bail!(
-            "no artifact of the policies {} in policies.dir = {} or in the store; build them with `cargo xtask policies`",
-            missing.join(", "),
-            folder.display()
-        );
-    }
-    let mut versions = Vec::new();
-    for (name, mut candidates) in artifacts {
-        while let Some((generation, artifact)) = candidates.pop() {
-            let threads = config.threads();
-            match catalog::prepare(engine, table, fleet, &name, generation, &artifact, threads) {
-                Ok(version) => {
-                    versions.push(version);
-                    break;
-                }
-                Err(e) if used(&name) && candidates.is_empty() => {
-                    return Err(e).with_context(|| format!("policy `{name}`"));
-                }
-                Err(e) => tracing::warn!(policy = name, generation, "left out: {e}"),
-            }
-        }
-    }
-    Ok(versions)
-}
-
-async fn add_uploads(
-    store: &Store,
-    artifacts: &mut BTreeMap<String, Vec<(u64, Vec<u8>)>>,
-) -> Result<(), StoreError> {
-    for head in store.policies().await? {
-        let artifact = store.artifact(&head.digest).await?;
-        artifacts.entry(head.name).or_default().push((head.generation, artifact));
-    }
-    Ok(())
 }
 
 /// Tells load balancers to send no more, then waits for what is in flight.
