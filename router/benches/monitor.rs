@@ -29,12 +29,14 @@ const ELSEWHERE: usize = 100;
 /// Between two looks at the state.
 const LOOK_MS: u64 = 1_000;
 
-const ROUNDS: u64 = 200;
-const STEPS_PER_ROUND: u64 = 50;
+/// Seconds of the router's time. In each it looks at the state, steps once a millisecond and looks through the
+/// fleet for whom to drain; and two snapshots are made.
+const ROUNDS: u64 = 100;
+const STEPS_PER_ROUND: u64 = 1_000;
 /// Snapshots held at once, for what one takes.
 const HELD: usize = 20;
 
-/// A router turns thousands of times a second under load.
+/// A router turns up to a thousand times a second.
 const MAX_STEP_US: f64 = 100.0;
 /// At most every 250 ms, and off the data path.
 const MAX_PUBLICATION_MS: f64 = 25.0;
@@ -217,7 +219,12 @@ fn report(
         ("snapshot, all reported", all),
         ("snapshot, a tenth", tenth),
     ] {
-        println!("  {what:<24} p50 {:>8.1} µs, p99 {:>8.1} µs", us(times, 0.5), us(times, 0.99));
+        println!(
+            "  {what:<24} p50 {:>8.1} µs, p99 {:>8.1} µs, max {:>8.1} µs",
+            us(times, 0.5),
+            us(times, 0.99),
+            us(times, 1.0)
+        );
     }
     println!("  a snapshot takes {:.1} MB", bytes as f64 / 1e6);
     let met = us(step, 0.99) <= MAX_STEP_US && us(all, 0.99) / 1e3 <= MAX_PUBLICATION_MS;
