@@ -58,7 +58,7 @@ pub use record::{RECORD_TTL_MS, RegionRecord, accepts};
 pub use refusal::Refused;
 pub use region::{RegionMachine, RegionState, Transition};
 pub use simulate::{PoolSimulation, Simulation, Target};
-pub use status::RegionStatus;
+pub use status::{NextStep, RegionStatus};
 pub use steer::{Steered, steer};
 pub use thresholds::Thresholds;
 

@@ -184,8 +184,12 @@ impl Handler {
         self.regions.get(region)?.machine.evidence()
     }
 
+    /// All regions, as of the last tick.
     pub fn status(&self) -> Vec<RegionStatus> {
-        self.regions.iter().map(|(region, watch)| watch.status(region)).collect()
+        let now = (self.ticked_ms.unwrap_or(0), self.at);
+        let status =
+            |(region, watch): (&RegionId, &Watch)| watch.status(region, now, &self.thresholds);
+        self.regions.iter().map(status).collect()
     }
 
     /// What operators want of a region, by all that was heard of.

@@ -121,6 +121,11 @@ impl Judge {
         self.better.map(|better| better.since_ms.saturating_add(hold_ms(thresholds)))
     }
 
+    /// What it improves to then.
+    pub fn next_rating(&self) -> Option<Rating> {
+        self.better.map(|better| better.rating)
+    }
+
     /// What the evidence says in the present state: only a region that reaches the recovery threshold
     /// leaves its state for a normal one, and nothing else ends a failover.
     fn rate(&self, evidence: &Evidence, thresholds: &Thresholds) -> Option<Rating> {

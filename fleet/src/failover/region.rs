@@ -205,14 +205,50 @@ impl RegionMachine {
         [step, self.judge.next_ms(thresholds)].into_iter().flatten().min()
     }
 
+    /// When traffic comes back next, and up to which share, if the evidence stays and nobody holds the region
+    /// to more than `bound`.
+    pub(super) fn next_step(&self, bound: &Bound, thresholds: &Thresholds) -> Option<(u64, f64)> {
+        let stepped_ms =
+            self.stepped_ms.map_or(0, |at_ms| at_ms.saturating_add(thresholds.step_ms));
+        let better = || Some((self.judge.next_ms(thresholds)?, self.judge.next_rating()?));
+        let (at_ms, aim) = match self.limited(self.judge.rating(), bound).share {
+            share if share > self.share => (stepped_ms, share),
+            _ => {
+                let (held_ms, rating) = better()?;
+                (held_ms.max(stepped_ms), self.limited(rating, bound).share)
+            }
+        };
+        let ratio = self.evidence.and_then(|evidence| evidence.ratio());
+        let is_good = ratio.is_some_and(|ratio| ratio >= thresholds.recovery_threshold);
+        let waits = self.state == RegionState::Recovering && !is_good;
+        (aim > self.share && !waits).then(|| (at_ms, self.stepped(aim, thresholds)))
+    }
+
+    /// Why the region is where it is, by what holds now; `None` where nothing is known of it.
+    pub(super) fn why(&self) -> Option<String> {
+        let is_known = self.evidence.is_some() || self.bound != Bound::Free;
+        is_known.then(|| self.reason(self.aim()))
+    }
+
     /// Where the region is to be as soon as steps allow.
     fn aim(&self) -> Rating {
-        match &self.bound {
+        self.limited(self.judge.rating(), &self.bound)
+    }
+
+    /// What a bound, and the network, leave of a rating.
+    fn limited(&self, judged: Rating, bound: &Bound) -> Rating {
+        match bound {
             _ if self.is_unreachable() => Rating::new(RegionState::FailoverActive, 0.0),
-            Bound::Free => self.judge.rating(),
-            Bound::AtMost { rating, .. } => self.judge.rating().worse(*rating),
+            Bound::Free => judged,
+            Bound::AtMost { rating, .. } => judged.worse(*rating),
             Bound::Exactly { rating, .. } => *rating,
         }
+    }
+
+    /// The share after one step towards another.
+    fn stepped(&self, aim: f64, thresholds: &Thresholds) -> f64 {
+        let next = rounded(self.share + thresholds.recovery_step);
+        if next > aim - NEAR { aim } else { next }
     }
 
     fn settle(&mut self, now_ms: u64, thresholds: &Thresholds) -> Option<Transition> {
@@ -223,8 +259,7 @@ impl RegionMachine {
         let share = if aim.share <= self.share || is_pinned {
             aim.share
         } else if has_held {
-            let next = rounded(self.share + thresholds.recovery_step);
-            if next > aim.share - NEAR { aim.share } else { next }
+            self.stepped(aim.share, thresholds)
         } else {
             self.share
         };

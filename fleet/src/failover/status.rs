@@ -16,11 +16,23 @@ pub struct RegionStatus {
     pub since: Timestamp,
     /// `None` where nothing was said of it yet.
     pub evidence: Option<Evidence>,
+    /// By what holds now; `None` where nothing is known of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What comes back next; `None` where nothing does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextStep>,
     /// What operators want of it, unless that is left to the evidence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<RegionOrder>,
+}
+
+/// Traffic that comes back if the evidence stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextStep {
+    pub at: Timestamp,
+    /// Of its own traffic, what the region keeps from then on: 0 to 1.
+    pub share: f64,
 }
 
 impl RegionStatus {

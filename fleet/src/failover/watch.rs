@@ -1,7 +1,7 @@
 //! One region as one router has it: evidence, an operator's order and the lease holder's word together.
 
 use super::{
-    Evidence, Rating, RegionMachine, RegionOrder, RegionRecord, RegionStatus, Thresholds,
+    Evidence, NextStep, Rating, RegionMachine, RegionOrder, RegionRecord, RegionStatus, Thresholds,
     Transition, Wish, accepts, orders::Given, record::HeldRecord,
 };
 use crate::model::{RegionId, Stamp, Timestamp};
@@ -139,14 +139,25 @@ impl Watch {
         [self.machine.next_ms(thresholds), ramp, word].into_iter().flatten().min()
     }
 
-    pub fn status(&self, region: &RegionId) -> RegionStatus {
+    /// `now_ms` is `at` by the wall's clock.
+    pub fn status(
+        &self,
+        region: &RegionId,
+        (now_ms, at): (u64, Timestamp),
+        thresholds: &Thresholds,
+    ) -> RegionStatus {
+        // The lease holder's word rises with the evidence that this router sees, too.
+        let order = self.given.as_ref().map(|given| given.bound(now_ms, thresholds));
+        let next = self.machine.next_step(&order.unwrap_or_default(), thresholds);
+        let wall = |ms: u64| Timestamp(at.0.saturating_add(ms.saturating_sub(now_ms)));
         RegionStatus {
             region: region.clone(),
             state: self.machine.state(),
             share: self.machine.share(),
             since: self.since,
             evidence: self.machine.evidence().copied(),
-            reason: self.reason.clone(),
+            reason: self.machine.why(),
+            next: next.map(|(at_ms, share)| NextStep { at: wall(at_ms), share }),
             order: self.wanted().cloned(),
         }
     }

@@ -84,6 +84,52 @@ fn a_status_tells_all_that_is_known() {
     assert_eq!(world.handler.status()[0].order, None);
 }
 
+/// At night, what one wants to know is what is true by now, and when it is over.
+#[test]
+fn a_status_tells_the_evidence_of_now_and_the_next_step() {
+    let mut world = world();
+    let told = |world: &World| {
+        let status = world.handler.status().swap_remove(1);
+        let next = status.next.map(|next| (next.at.0 - world.at().0, next.share));
+        (status.reason.unwrap_or_default(), next)
+    };
+    let of_ten = |healthy: u32| format!("{healthy} of 10 instances take requests");
+    assert_eq!(told(&world), (of_ten(10), None));
+    world.see("eu", healthy(2));
+    world.pass(5_000);
+    assert_eq!(told(&world), (of_ten(2), None));
+    world.see("eu", healthy(9));
+    world.look();
+    assert_eq!(told(&world), (of_ten(9), Some((30_000, 0.30))));
+    world.pass(18_000);
+    assert_eq!(told(&world), (of_ten(9), Some((12_000, 0.30))));
+    world.pass(12_000);
+    assert_eq!(told(&world), (of_ten(9), Some((30_000, 0.55))), "{:?}", world.now("eu"));
+    // It recovers, and evidence is not as good as that takes.
+    world.see("eu", Evidence { reachable: false, ..healthy(9) });
+    world.look();
+    assert_eq!(told(&world), ("its routers do not answer".to_owned(), None));
+    world.see("eu", healthy(9));
+    world.look();
+    world.order("eu", fail_over(None, Strategy::Immediate));
+    assert_eq!(told(&world).1, None, "an operator holds it down");
+    world.order("eu", pinned(Recovering));
+    assert_eq!(told(&world), ("pinned by alice: maintenance".to_owned(), None));
+}
+
+/// It hears of the holder's steps, and knows when they come.
+#[test]
+fn who_follows_the_holder_tells_the_next_step_as_well() {
+    let mut world = world();
+    world.see("eu", healthy(2));
+    world.look();
+    world.handler.record(word(FailoverActive, 0.05, stamp(3, 0)), 0);
+    world.see("eu", healthy(10));
+    world.pass(SECOND_MS);
+    let eu = world.handler.status().swap_remove(1);
+    assert_eq!(eu.next.map(|next| next.share), Some(0.30), "{eu:?}");
+}
+
 #[test]
 fn changes_of_one_moment_are_told_as_one() {
     let mut world = world();

@@ -112,14 +112,16 @@ pub(crate) struct Pin {
     #[command(flatten)]
     common: Common,
     /// The state to hold it in
-    #[arg(value_name = "STATE")]
+    #[arg(value_name = "STATE", ignore_case = true)]
     state: State,
 }
 
+/// However it is written: tables have FAILOVER_ACTIVE.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum State {
     Normal,
     Degraded,
+    #[value(alias = "failover_active")]
     FailoverActive,
     Recovering,
 }
@@ -227,4 +229,21 @@ fn told(given: &Given) -> String {
         line.push_str(&format!("; it is {state} and keeps {keeps} of its traffic"));
     }
     harmless(&line) + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command};
+
+    use super::*;
+
+    #[test]
+    fn a_state_is_understood_as_it_is_shown() {
+        for text in ["failover-active", "failover_active", "FAILOVER_ACTIVE", "Failover-Active"] {
+            let line = ["pin", "us-east-1", text, "--reason", "r"];
+            let pin = Pin::augment_args(Command::new("pin")).try_get_matches_from(line);
+            let state = pin.as_ref().ok().and_then(|matches| matches.get_one::<State>("state"));
+            assert!(matches!(state, Some(State::FailoverActive)), "{text}: {pin:?}");
+        }
+    }
 }
