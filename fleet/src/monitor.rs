@@ -33,10 +33,11 @@ use crate::{
     snapshot::{Builder, Member, Seen, Snapshot},
 };
 
-pub use actions::{Action, Epochs};
-use issued::{Issued, is_drained};
+pub use actions::{Action, Epochs, Gone};
+use issued::Issued;
+pub use issued::{SHOWN_WITHIN_MS, is_drained};
 pub use reading::Reading;
-use reading::{Heard, merged};
+use reading::{Heard, MISSING_AFTER_MS, merged};
 use scale::Scaler;
 pub use scale::Scaling;
 use signs::{Look, Signs};
@@ -77,6 +78,10 @@ pub struct Monitor {
     heard: Vec<Heard>,
     /// By the cloud's word, with what is wrong.
     impaired: BTreeMap<InstanceId, String>,
+    /// By the cloud's word.
+    gone: BTreeMap<InstanceId, Gone>,
+    /// What the cloud says is not known yet.
+    holds_releases: bool,
     tallies: Tallies,
     /// Instances of home that a router drains.
     drained: Vec<Arc<Standing>>,
@@ -130,6 +135,8 @@ impl Monitor {
             regions: Vec::new(),
             heard: Vec::new(),
             impaired: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            holds_releases: false,
             tallies: Tallies::default(),
             drained: Vec::new(),
             ejected: BTreeSet::new(),
@@ -152,7 +159,9 @@ impl Monitor {
         self.freshness.look(&standings, interval_ms, now_ms);
         let hear = |standing: Arc<Standing>| {
             let (standing, is_fresh) = self.freshness.hear(standing, now_ms);
-            Heard { standing, is_fresh }
+            let silent_ms = self.freshness.silent_ms(&standing.registration.id, now_ms);
+            let is_silent = !is_fresh && silent_ms.is_some_and(|ms| ms >= MISSING_AFTER_MS);
+            Heard { standing, is_fresh, is_silent }
         };
         self.heard = standings.into_iter().map(hear).collect();
         self.heard.sort_by(|a, b| a.id().cmp(b.id()));
@@ -365,7 +374,12 @@ impl Monitor {
         self.heard.iter().map(|heard| self.member(heard))
     }
 
-    fn member(&self, Heard { standing, is_fresh }: &Heard) -> Member {
+    /// Those that should take requests.
+    fn counted(&self) -> impl Iterator<Item = Member> {
+        self.heard.iter().filter(|heard| heard.counts()).map(|heard| self.member(heard))
+    }
+
+    fn member(&self, Heard { standing, is_fresh, .. }: &Heard) -> Member {
         let seen = match *is_fresh {
             _ if self.failure(&standing.registration.id).is_some() => Seen::Failing,
             true => Seen::Well,
@@ -385,7 +399,7 @@ impl Monitor {
     }
 
     fn recount(&mut self) {
-        self.tallies = Tallies::count(self.members(), &self.settings.home);
+        self.tallies = Tallies::count(self.counted(), &self.settings.home);
         self.count_ejected();
         self.is_changed = true;
     }

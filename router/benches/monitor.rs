@@ -144,7 +144,8 @@ impl Watch {
             self.monitor.pinged(&ping.region, ping.number, Some(20.0));
         }
         black_box(self.monitor.evaluate(now_ms, at));
-        black_box(self.monitor.actions(Epochs { health: Some(1), failover: Some(1) }, now_ms, at));
+        let epochs = Epochs { health: Some(1), failover: Some(1) };
+        black_box(self.monitor.actions(epochs, usize::MAX, now_ms, at));
         self.under_way.extend(self.monitor.probes_due(now_ms));
         black_box(self.monitor.next_ms(now_ms));
         u64::try_from(started.elapsed().as_nanos()).context("too long")

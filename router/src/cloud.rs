@@ -4,6 +4,9 @@
 //! replaced, as what probes find. EC2 that is silent, throttles or garbles changes nothing, until what it
 //! said last has grown old and is forgotten.
 
+mod groups;
+mod pace;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,32 +14,40 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use mrgc_aws::{AutoScaling, CallError, Ec2, MAX_INSTANCES, Session, Told, is_instance_id};
-use mrgc_fleet::{model::InstanceId, monitor::Monitor};
-use mrgc_store::{AuditEntry, Store};
+use mrgc_aws::{AutoScaling, CallError, Ec2, MAX_INSTANCES, Session, is_instance_id};
+use mrgc_fleet::{
+    model::InstanceId,
+    monitor::{Gone, Monitor},
+};
 use tokio::sync::mpsc;
 
+pub use self::groups::Groups;
+use self::pace::Pace;
 use crate::{
     config::Config,
     health::{Check, HealthBoard},
     monitor::Event,
-    sync::wall_clock,
 };
 
 /// All attempts at one question of a look.
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// Of the router's health.
 const PART: &str = "ec2";
-/// How many intervals a look counts for.
-const WORD_COUNTS_FOR: u64 = 3;
 
 /// All attempts to tell a group of one instance.
 const TELL_PATIENCE: Duration = Duration::from_secs(60);
-/// Instances whose groups are still to be told. At the bound one is left out, and the log says so.
-const WAITING: usize = 256;
+const TERMINATED: &str = "terminated";
 
-/// What a look found: the instances in trouble, each with what is wrong.
-pub type Look = Result<BTreeMap<InstanceId, String>, CallError>;
+/// What a look found.
+pub type Look = Result<Seen, CallError>;
+
+/// What EC2 says of home's instances.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Those in trouble, each with what is wrong.
+    impaired: BTreeMap<InstanceId, String>,
+    gone: BTreeMap<InstanceId, Gone>,
+}
 
 /// The services that are configured.
 #[derive(Debug, Default)]
@@ -91,13 +102,13 @@ impl Watch {
         events: &mpsc::Sender<Event>,
         now_ms: u64,
     ) {
-        if !is_holder && self.is_settled() {
+        if !is_holder && self.pace.is_held() {
             self.looks.stopped();
             self.health.set(PART, Check::ok());
         }
         if self.pace.expires(now_ms) {
             tracing::info!("EC2's last word on the instances has expired");
-            monitor.impaired(BTreeMap::new());
+            Seen::default().tell(monitor);
         }
         if self.pace.starts(is_holder, now_ms) {
             let ids = monitor.home_instances().map(|id| id.to_string());
@@ -112,14 +123,17 @@ impl Watch {
                 let _ = events.send(Event::Looked(look)).await;
             });
         }
+        // Until EC2 has answered this holder, one that it calls impaired would be released, which the holder
+        // before drained for that.
+        monitor.hold_releases(!self.pace.is_settled());
     }
 
     pub fn looked(&mut self, look: Look, monitor: &mut Monitor, now_ms: u64) {
         self.pace.ended(look.is_ok(), now_ms);
         match look {
-            Ok(impaired) => {
+            Ok(seen) => {
                 self.health.set(PART, Check::ok());
-                monitor.impaired(impaired);
+                seen.tell(monitor);
             }
             Err(error) => {
                 let why = format!("EC2's status of the instances is not known: {error}");
@@ -128,11 +142,12 @@ impl Watch {
             }
         }
     }
+}
 
-    /// Whether EC2 was asked since this router has held the lease. Until then it would release an instance
-    /// that the holder before it drained by EC2's word.
-    pub fn is_settled(&self) -> bool {
-        self.pace.is_settled
+impl Seen {
+    fn tell(self, monitor: &mut Monitor) {
+        monitor.impaired(self.impaired);
+        monitor.gone(self.gone);
     }
 }
 
@@ -176,138 +191,20 @@ impl Looks {
 }
 
 async fn look(ec2: &Ec2, ids: &[String]) -> Look {
-    let mut impaired = BTreeMap::new();
+    let mut seen = Seen::default();
     for batch in ids.chunks(MAX_INSTANCES) {
         let batch: Vec<_> = batch.iter().map(String::as_str).collect();
-        for (id, status) in ec2.instance_status(&batch).await? {
-            if let Some(trouble) = status.trouble() {
-                impaired.insert(InstanceId::from(id), trouble);
-            }
+        let statuses = ec2.instance_status(&batch).await?;
+        for id in batch {
+            let status = statuses.get(id);
+            let gone = match status {
+                None => Some(Gone::Unknown),
+                Some(status) => (status.state == TERMINATED).then_some(Gone::Terminated),
+            };
+            seen.gone.extend(gone.map(|gone| (InstanceId::from(id), gone)));
+            let trouble = status.and_then(|status| status.trouble());
+            seen.impaired.extend(trouble.map(|trouble| (InstanceId::from(id), trouble)));
         }
     }
-    Ok(impaired)
-}
-
-/// When to look, and how long what was seen counts.
-#[derive(Debug)]
-struct Pace {
-    interval_ms: u64,
-    due_ms: u64,
-    is_under_way: bool,
-    /// When the last look succeeded; `None` once that has expired.
-    heard_ms: Option<u64>,
-    is_settled: bool,
-}
-
-impl Pace {
-    fn new(interval_ms: u64) -> Self {
-        Self { interval_ms, due_ms: 0, is_under_way: false, heard_ms: None, is_settled: false }
-    }
-
-    fn starts(&mut self, is_holder: bool, now_ms: u64) -> bool {
-        if !is_holder {
-            (self.is_settled, self.due_ms) = (false, now_ms);
-            return false;
-        }
-        let starts = !self.is_under_way && now_ms >= self.due_ms;
-        if starts {
-            (self.is_under_way, self.due_ms) = (true, now_ms + self.interval_ms);
-        }
-        starts
-    }
-
-    fn ended(&mut self, succeeded: bool, now_ms: u64) {
-        (self.is_under_way, self.is_settled) = (false, true);
-        if succeeded {
-            self.heard_ms = Some(now_ms);
-        }
-    }
-
-    fn expires(&mut self, now_ms: u64) -> bool {
-        let counts_for = WORD_COUNTS_FOR * self.interval_ms;
-        let expires = self.heard_ms.is_some_and(|heard_ms| now_ms >= heard_ms + counts_for);
-        if expires {
-            self.heard_ms = None;
-        }
-        expires
-    }
-}
-
-/// Tells Auto Scaling which instances to replace, apart from the writes to the store, which must not wait
-/// for it.
-#[derive(Debug)]
-pub struct Groups(mpsc::Sender<InstanceId>);
-
-impl Groups {
-    /// `router` is who this is, for people.
-    pub fn start(service: AutoScaling, store: Store, router: &str) -> Self {
-        let (waiting, ids) = mpsc::channel(WAITING);
-        tokio::spawn(tell(service, store, format!("router {router}"), ids));
-        Self(waiting)
-    }
-
-    /// Never waits.
-    pub fn replace(&self, id: &InstanceId) {
-        if is_instance_id(id.as_str()) && self.0.try_send(id.clone()).is_err() {
-            tracing::warn!(instance = %id, "Auto Scaling is not told: {WAITING} others wait");
-        }
-    }
-}
-
-/// The outcome goes on record afterwards: the drain that it belongs to is there already.
-async fn tell(
-    service: AutoScaling,
-    store: Store,
-    operator: String,
-    mut ids: mpsc::Receiver<InstanceId>,
-) {
-    while let Some(id) = ids.recv().await {
-        let outcome = match service.set_unhealthy(id.as_str()).await {
-            Ok(Told::Heard) => "its Auto Scaling group replaces it".to_owned(),
-            Ok(Told::Nobody) => "it is in no Auto Scaling group".to_owned(),
-            Err(error) => format!("its Auto Scaling group was not told: {error}"),
-        };
-        tracing::info!(instance = %id, outcome, "set to Unhealthy");
-        let (subject, reason) = (format!("instance {id}"), Some(outcome.as_str()));
-        let (operator, subject) = (operator.as_str(), subject.as_str());
-        let (at, action) = (wall_clock(), "set-instance-health");
-        let entry = AuditEntry { at, operator, action, subject, reason };
-        if let Err(error) = store.record_audit(entry).await {
-            tracing::warn!(instance = %id, %error, "not on record");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_holder_looks_at_once_and_then_every_interval() {
-        let mut pace = Pace::new(1_000);
-        assert!(!pace.starts(false, 5_000) && !pace.is_settled);
-        assert!(pace.starts(true, 5_010));
-        assert!(!pace.starts(true, 9_000), "one is under way");
-        pace.ended(false, 9_010);
-        assert!(pace.is_settled, "EC2 that fails holds nothing up for longer");
-        assert!(pace.starts(true, 9_010));
-        pace.ended(true, 9_020);
-        assert!(!pace.starts(true, 10_009));
-        assert!(pace.starts(true, 10_010));
-        assert!(!pace.starts(false, 10_020) && !pace.is_settled, "the lease is gone");
-        pace.ended(true, 10_030);
-        assert!(pace.starts(true, 10_040), "the next holder's first look does not wait");
-    }
-
-    #[test]
-    fn a_word_expires_once_after_three_intervals() {
-        let mut pace = Pace::new(1_000);
-        assert!(!pace.expires(u64::MAX), "nothing was said");
-        pace.ended(true, 500);
-        pace.ended(false, 1_500);
-        assert!(!pace.expires(3_499));
-        assert!(pace.expires(3_500) && !pace.expires(9_000));
-        pace.ended(true, 10_000);
-        assert!(!pace.expires(12_999) && pace.expires(13_000));
-    }
+    Ok(seen)
 }

@@ -258,17 +258,17 @@ impl Shell {
         let timeout_ms = monitor.handler().thresholds().failover_timeout_ms;
         self.parts.failovers.take(&outputs, timeout_ms);
         losses::elsewhere(monitor, &fleet);
-        let mut epochs = self.parts.executor.epochs();
+        let executor = &self.parts.executor;
+        let epochs = executor.epochs();
         if let Some(cloud) = &mut self.parts.cloud {
             cloud.turn(epochs.health.is_some(), monitor, &self.parts.events, now_ms);
-            epochs.health = epochs.health.filter(|_| cloud.is_settled());
         }
-        if epochs.failover.is_some() && epochs.failover != self.asked {
-            self.asked = epochs.failover;
-            self.parts.executor.read_history(self.parts.events.clone());
+        if let Some(epoch) = epochs.failover.filter(|epoch| self.asked != Some(*epoch)) {
+            self.asked = Some(epoch);
+            executor.read_history(epoch, self.parts.events.clone());
         }
-        for action in monitor.actions(epochs, now_ms, at) {
-            self.parts.executor.submit(action);
+        for action in monitor.actions(epochs, executor.room(), now_ms, at) {
+            executor.submit(action, epochs);
         }
         self.is_stale |= monitor.take_changes();
         self.send_out(now_ms);

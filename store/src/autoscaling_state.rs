@@ -12,7 +12,8 @@
 //!
 //! **Replacements** are written by programs of the instance's own region, which is where its operators'
 //! calls arrive as well. One is for an instance's generation: asking again changes nothing, also when it is
-//! closed, until the instance registers anew.
+//! closed, until the instance registers anew. But one that was called off, as the instance served again, is
+//! opened by whoever asks again.
 //!
 //! Both change a few times an hour for each pool, far below what one partition takes.
 
@@ -40,6 +41,7 @@ const CLOSED_KEPT_SECONDS: u64 = 30 * DAY_SECONDS;
 const CLOSE_ATTEMPTS: u32 = 4;
 
 const CLOSED: &str = "closed";
+const CALLED_OFF: &str = "called_off";
 
 impl Store {
     /// Writes a pool's capacity, unless its writing region wrote one of the same or a later stamp: then it
@@ -62,7 +64,7 @@ impl Store {
     }
 
     /// Asks for an instance to be replaced, and returns what is stored then: the one given or, where this
-    /// generation's replacement was asked for before, that one, which may be closed.
+    /// generation's replacement was asked for before and not called off, that one, which may be closed.
     pub async fn request_replacement(
         &self,
         replacement: &Replacement,
@@ -72,8 +74,9 @@ impl Store {
         let item = self.item(Table::AutoscalingState, &key, &request)?;
         self.within(Table::AutoscalingState, &key, &item, AUTOSCALING_BUDGET_BYTES)?;
         let condition = Condition::new(
-            "attribute_not_exists(#pk) OR #generation < :generation OR #expires_at <= :now",
-            &[item::PK, GENERATION, EXPIRES_AT],
+            "attribute_not_exists(#pk) OR #generation < :generation OR #expires_at <= :now \
+             OR (#generation = :generation AND attribute_exists(#closed.#called_off))",
+            &[item::PK, GENERATION, EXPIRES_AT, CLOSED, CALLED_OFF],
             &[(GENERATION, request.generation), ("now", clock::seconds(clock::now()))],
         );
         match self.put_if(Table::AutoscalingState, item, condition).await? {
@@ -91,7 +94,7 @@ impl Store {
     }
 
     /// Marks the replacement of an instance's generation as ended, and returns it. Closing it again changes
-    /// nothing.
+    /// nothing, but that one which was done can be called off: then it did not do for the instance.
     pub async fn close_replacement(
         &self,
         region: &RegionId,
@@ -107,7 +110,7 @@ impl Store {
                 let what = format!("a replacement of generation {generation}");
                 return Err(StoreError::NotFound { call: call("GetItem"), what });
             };
-            if stored.closed.is_some() {
+            if stored.closed.as_ref().is_some_and(|c| c.called_off || !outcome.called_off) {
                 return Ok(stored);
             }
             let closed = Replacement {
@@ -118,9 +121,13 @@ impl Store {
             let item = self.item(Table::AutoscalingState, &key, &closed)?;
             self.within(Table::AutoscalingState, &key, &item, AUTOSCALING_BUDGET_BYTES)?;
             let update = Update::record(item, &[]);
+            let (held, names) = match outcome.called_off {
+                true => ("#closed.#called_off", &[GENERATION, CLOSED, CALLED_OFF][..]),
+                false => ("#closed", &[GENERATION, CLOSED][..]),
+            };
             let condition = Condition::new(
-                "#generation = :generation AND attribute_not_exists(#closed)",
-                &[GENERATION, CLOSED],
+                &format!("#generation = :generation AND attribute_not_exists({held})"),
+                names,
                 &[(GENERATION, generation)],
             );
             if let Written::Done =
@@ -130,6 +137,28 @@ impl Store {
             }
         }
         Err(StoreError::Contended { call: call("UpdateItem"), attempts: CLOSE_ATTEMPTS })
+    }
+
+    /// Calls off the replacement of an instance that serves again, whichever generation of it needed it;
+    /// returns it if that was to do.
+    pub async fn call_off_replacement(
+        &self,
+        region: &RegionId,
+        instance: &InstanceId,
+        why: &str,
+    ) -> Result<Option<Replacement>, StoreError> {
+        let is_off = |closed: &ReplacementOutcome| closed.called_off;
+        let asked = self.replacement(region, instance).await?;
+        let Some(asked) = asked.filter(|asked| !asked.closed.as_ref().is_some_and(is_off)) else {
+            return Ok(None);
+        };
+        let (at, outcome) = (clock::now(), why.to_owned());
+        let outcome = ReplacementOutcome { at, outcome, called_off: true };
+        match self.close_replacement(region, instance, asked.generation, &outcome).await {
+            Ok(closed) => Ok(Some(closed)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// An instance's replacement, open or closed.

@@ -21,6 +21,15 @@ use tokio::sync;
 
 use crate::{Store, clock, error::StoreError, item, routing_state::GENERATION, schema::Table};
 
+impl Store {
+    /// Removes an instance that is gone for good, whoever registered it, and what was wanted of it. One that
+    /// has registered anew stays: [`StoreError::Fenced`]. What is gone already is no error.
+    pub async fn forget(&self, gone: &Registration) -> Result<(), StoreError> {
+        self.deregister(&gone.id, &gone.region, gone.generation).await?;
+        self.forget_desired(&gone.region, &gone.id).await
+    }
+}
+
 /// The instances of one region. Share it by reference or in an `Arc`.
 #[derive(Debug)]
 pub struct Registry {

@@ -49,7 +49,8 @@ fn replacement(instance: &str, generation: u64, reason: &str) -> Replacement {
 }
 
 fn outcome() -> ReplacementOutcome {
-    ReplacementOutcome { at: AT, outcome: "replaced by i-0fedcba0987654321".to_owned() }
+    let outcome = "replaced by i-0fedcba0987654321".to_owned();
+    ReplacementOutcome { at: AT, outcome, called_off: false }
 }
 
 #[tokio::test]
@@ -132,7 +133,7 @@ async fn a_replacement_is_asked_for_once_and_stays_closed() {
     let closed = store.close_replacement(&home(), &id, 3, &outcome()).await.unwrap();
     assert_eq!(closed.closed, Some(outcome()));
     assert!(closed.expires_at.is_some());
-    let other = ReplacementOutcome { at: AT, outcome: "given up".to_owned() };
+    let other = ReplacementOutcome { outcome: "given up".to_owned(), ..outcome() };
     assert_eq!(store.close_replacement(&home(), &id, 3, &other).await.unwrap(), closed);
     assert_eq!(store.request_replacement(&again).await.unwrap(), closed);
     assert_eq!(store.open_replacements(&home()).await.unwrap().len(), 1);
@@ -159,6 +160,34 @@ async fn a_replacement_is_asked_for_once_and_stays_closed() {
     assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
     let error = store.close_replacement(&home(), &id, 3, &outcome()).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+    engine.stop().await;
+}
+
+/// It failed, served again and failed again, all in one generation.
+#[tokio::test]
+async fn a_replacement_that_was_called_off_may_be_asked_for_again() {
+    let folder = Folder::new();
+    let engine = Engine::start(&folder).await;
+    let store = engine.store().await;
+    let (first, id) = (replacement("i-1", 3, "answered 503"), "i-1".into());
+    assert_eq!(store.call_off_replacement(&home(), &id, "nothing").await.unwrap(), None);
+    store.request_replacement(&first).await.unwrap();
+    let off = store.call_off_replacement(&home(), &id, "it serves").await.unwrap().unwrap();
+    assert!(off.closed.is_some_and(|closed| closed.called_off && closed.outcome == "it serves"));
+    assert!(store.open_replacements(&home()).await.unwrap().is_empty());
+    assert_eq!(store.call_off_replacement(&home(), &id, "again").await.unwrap(), None);
+    // Who still speaks of an earlier generation opens nothing.
+    let error = store.request_replacement(&replacement("i-1", 2, "late")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
+
+    let again = replacement("i-1", 3, "answered 500");
+    assert_eq!(store.request_replacement(&again).await.unwrap(), again);
+    assert_eq!(store.open_replacements(&home()).await.unwrap(), std::slice::from_ref(&again));
+    // It was replaced, and came back all the same.
+    let done = store.close_replacement(&home(), &id, 3, &outcome()).await.unwrap();
+    assert_eq!(store.request_replacement(&again).await.unwrap(), done);
+    store.call_off_replacement(&home(), &id, "it serves").await.unwrap().unwrap();
+    assert_eq!(store.request_replacement(&again).await.unwrap(), again);
     engine.stop().await;
 }
 

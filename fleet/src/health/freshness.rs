@@ -86,6 +86,11 @@ impl Freshness {
         (heard.newest(&read), is_fresh)
     }
 
+    /// For how long an instance's reports have brought nothing new; `None` of one that has never reported.
+    pub fn silent_ms(&self, id: &InstanceId, now_ms: u64) -> Option<u64> {
+        self.heard.get(id).map(|heard| now_ms.saturating_sub(heard.at_ms))
+    }
+
     fn limit_ms(&self, report: &Report) -> u64 {
         let promised_ms = u64::from(report.next_within_ms.unwrap_or(0));
         self.stale_after_ms.max(promised_ms + MARGIN_MS)

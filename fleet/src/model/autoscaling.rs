@@ -99,6 +99,9 @@ pub struct ReplacementOutcome {
     pub at: Timestamp,
     /// As in `replaced by i-0fedcba0987654321`.
     pub outcome: String,
+    /// Not done, as the instance serves again: where that fails once more, it is asked for once more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub called_off: bool,
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tally;
 use crate::{
     failover::{Handler, Wish},
     model::{Capacity, PoolId, Region, RegionId, ScalingDecision, Stamp, Timestamp},
@@ -94,7 +93,7 @@ type Sizes = BTreeMap<PoolId, BTreeMap<RegionId, Size>>;
 
 fn sizes(members: impl Iterator<Item = Member>) -> Sizes {
     let mut sizes = Sizes::new();
-    for member in members.filter(|member| tally::counts(&member.standing)) {
+    for member in members {
         let registration = &member.standing.registration;
         let pool = sizes.entry(registration.pool.clone()).or_default();
         let size = pool.entry(registration.region.clone()).or_default();
@@ -109,24 +108,25 @@ fn sizes(members: impl Iterator<Item = Member>) -> Sizes {
 pub(super) struct Scaler {
     asked: BTreeMap<PoolId, u32>,
     epoch: Option<u64>,
+    /// There is something to ask for that had no room.
+    has_more: bool,
     stamp: Option<Stamp>,
     looks_ms: u64,
 }
 
 impl Scaler {
-    /// What to ask for now. A new holder asks once for everything, also for nothing more: what a holder before
-    /// it asked for may have to be taken back.
+    /// What to ask for now, `room` things at most, by the instances that count. A new holder asks once for
+    /// everything, also for nothing more: what a holder before it asked for may have to be taken back.
     pub fn handle(
         &mut self,
         home: &RegionId,
         moves: &BTreeMap<RegionId, Move>,
         members: impl Iterator<Item = Member>,
-        epoch: u64,
+        (epoch, room): (u64, usize),
         (now_ms, at): (u64, Timestamp),
     ) -> Vec<Scaling> {
-        let is_new = self.epoch != Some(epoch);
-        if is_new {
-            (self.epoch, self.looks_ms) = (Some(epoch), now_ms);
+        if self.epoch != Some(epoch) {
+            (self.epoch, self.looks_ms, self.has_more) = (Some(epoch), now_ms, true);
             self.asked.clear();
         }
         let from: Vec<&RegionId> = moves
@@ -135,7 +135,7 @@ impl Scaler {
             .map(|(id, _)| id)
             .collect();
         let is_idle = from.is_empty() && self.asked.values().all(|extra| *extra == 0);
-        if (is_idle && !is_new) || now_ms < self.looks_ms {
+        if (is_idle && !self.has_more) || now_ms < self.looks_ms {
             return Vec::new();
         }
         self.looks_ms = now_ms + LOOK_EVERY_MS;
@@ -143,6 +143,7 @@ impl Scaler {
         let reason = reason(&from);
         let pools: BTreeSet<PoolId> = sizes.keys().chain(self.asked.keys()).cloned().collect();
         let mut scalings = Vec::new();
+        self.has_more = false;
         for pool in pools {
             let regions = sizes.get(&pool);
             let Size { instances, ready } =
@@ -153,6 +154,10 @@ impl Scaler {
                 false => regions.map_or(0, |it| extra(home, moves, it)).max(last.unwrap_or(0)),
             };
             if last != Some(extra) {
+                if scalings.len() >= room {
+                    self.has_more = true;
+                    break;
+                }
                 let stamp = Stamp::next(self.stamp, epoch);
                 self.stamp = Some(stamp);
                 self.asked.insert(pool.clone(), extra);

@@ -23,9 +23,10 @@ pub(super) struct Tallies {
 }
 
 impl Tallies {
+    /// Of those that count.
     pub fn count(members: impl Iterator<Item = Member>, home: &RegionId) -> Self {
         let mut tallies = Self::default();
-        for member in members.filter(|member| counts(&member.standing)) {
+        for member in members {
             let Registration { region, pool, .. } = &*member.standing.registration;
             let tally = tallies.regions.entry(region.clone()).or_default();
             tally.all += 1;

@@ -5,6 +5,7 @@ use crate::{
     testing::{POOL, desired, member, region, reporting},
 };
 
+mod actions;
 mod scenarios;
 mod turns;
 
@@ -17,6 +18,9 @@ struct Rig {
     standings: Vec<Arc<Standing>>,
     regions: Vec<Region>,
     orders: Vec<RegionOrder>,
+    /// Whose reports do not come any more.
+    silent: Vec<&'static str>,
+    room: usize,
     now_ms: u64,
 }
 
@@ -40,6 +44,8 @@ impl Rig {
             standings: standings.collect(),
             regions: instances.iter().map(|(id, _)| region(id)).collect(),
             orders: Vec::new(),
+            silent: Vec::new(),
+            room: usize::MAX,
             now_ms: 0,
         };
         rig.read();
@@ -87,7 +93,10 @@ impl Rig {
     }
 
     fn beat(&mut self) {
-        for standing in &mut self.standings {
+        let silent = &self.silent;
+        let reports =
+            |standing: &&mut Arc<Standing>| !silent.contains(&standing.registration.id.as_str());
+        for standing in self.standings.iter_mut().filter(reports) {
             if let Some(report) = &mut Arc::make_mut(standing).report {
                 report.sequence += 1;
             }
@@ -106,13 +115,14 @@ impl Rig {
     }
 
     fn actions(&mut self) -> Vec<Action> {
-        self.monitor.actions(HOLDER, self.now_ms, Timestamp(self.now_ms))
+        self.monitor.actions(HOLDER, self.room, self.now_ms, Timestamp(self.now_ms))
     }
 
     fn remedies(&mut self) -> Vec<(&'static str, String)> {
         let named = |action| match action {
             Action::Replace { instance, .. } => Some(("replace", instance)),
             Action::Release { instance } => Some(("release", instance)),
+            Action::Forget { instance, .. } => Some(("forget", instance)),
             Action::Scale(_) | Action::Record(_) | Action::Event(_) => None,
         };
         let remedies = self.actions().into_iter().filter_map(named);
@@ -354,12 +364,12 @@ fn a_silent_store_empties_nothing() {
 fn whoever_holds_no_lease_writes_nothing_and_a_holders_stamps_rise() {
     let mut rig = Rig::new(&[("us", 5), ("eu", 5)]);
     rig.pass(10 * SECOND, &[], &[]);
-    assert_eq!(rig.monitor.actions(Epochs::default(), rig.now_ms, Timestamp(0)), []);
+    assert_eq!(rig.monitor.actions(Epochs::default(), rig.room, rig.now_ms, Timestamp(0)), []);
     let mut stamps = Vec::new();
     for epoch in [1, 1, 4] {
         rig.pass(6 * SECOND, &[], &[]);
         let epochs = Epochs { failover: Some(epoch), health: None };
-        let actions = rig.monitor.actions(epochs, rig.now_ms, Timestamp(0));
+        let actions = rig.monitor.actions(epochs, rig.room, rig.now_ms, Timestamp(0));
         let records = actions.into_iter().filter_map(|action| match action {
             Action::Record(record) => Some(record.stamp),
             _ => None,

@@ -292,7 +292,7 @@ impl World {
         let epochs = router.epochs(at_ms);
         let (now_ms, at) = (router.clock.now_ms(at_ms), router.clock.wall(at_ms));
         self.watch.leads(router, at_ms);
-        for action in router.monitor.actions(epochs, now_ms, at) {
+        for action in router.monitor.actions(epochs, usize::MAX, now_ms, at) {
             let call = match action {
                 monitor::Action::Replace { instance, .. } => {
                     self.wish(no, &instance, DesiredState::Draining)
@@ -301,7 +301,9 @@ impl World {
                     self.wish(no, &instance, DesiredState::Serving)
                 }
                 monitor::Action::Record(record) => Call::Record(record),
-                monitor::Action::Scale(_) | monitor::Action::Event(_) => continue,
+                monitor::Action::Forget { .. }
+                | monitor::Action::Scale(_)
+                | monitor::Action::Event(_) => continue,
             };
             self.call(no, call);
         }

@@ -12,6 +12,7 @@ struct Rig {
     scaler: Scaler,
     members: Vec<Member>,
     moves: BTreeMap<RegionId, Move>,
+    room: usize,
     now_ms: u64,
 }
 
@@ -25,6 +26,7 @@ impl Rig {
             scaler: Scaler::default(),
             members: instances.iter().flat_map(of).collect(),
             moves: instances.iter().map(|(id, _)| ((*id).into(), Move::default())).collect(),
+            room: usize::MAX,
             now_ms: 0,
         }
     }
@@ -38,7 +40,13 @@ impl Rig {
     fn look(&mut self, epoch: u64) -> Vec<Scaling> {
         self.now_ms += LOOK_EVERY_MS;
         let members = self.members.iter().cloned();
-        self.scaler.handle(&"us".into(), &self.moves, members, epoch, (self.now_ms, AT))
+        self.scaler.handle(
+            &"us".into(),
+            &self.moves,
+            members,
+            (epoch, self.room),
+            (self.now_ms, AT),
+        )
     }
 
     /// A region's instances do not answer any more.
@@ -74,6 +82,20 @@ fn between_two_looks_nothing_is_asked() {
     rig.moves.insert("us".into(), Move { share: 1.0, to: None });
     rig.now_ms -= 1;
     assert_eq!(rig.look(1).len(), 0);
+}
+
+#[test]
+fn what_has_no_room_is_asked_for_later() {
+    let mut rig = Rig::new(&[("us", 2), ("eu", 2)]);
+    rig.room = 0;
+    assert_eq!(rig.keeps("eu", 1.0, 1), NOTHING);
+    rig.room = 1;
+    assert_eq!(rig.keeps("eu", 1.0, 1), [0], "a new holder says once how it is");
+    rig.room = 0;
+    assert_eq!(rig.keeps("eu", 0.0, 1), NOTHING);
+    rig.room = 1;
+    assert_eq!(rig.keeps("eu", 0.0, 1), [2]);
+    assert_eq!(rig.keeps("eu", 0.0, 1), NOTHING, "once");
 }
 
 #[test]

@@ -1,0 +1,138 @@
+//! One action after another, each only while it still is to be done.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use mrgc_fleet::monitor::{Action, Epochs, SHOWN_WITHIN_MS};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{Leases, TRY_AGAIN, writer::Writer};
+
+/// Of an action, which is a few writes.
+const LIMIT: Duration = Duration::from_secs(10);
+/// History that waits for the store to come back; the oldest goes first.
+const UNWRITTEN: usize = 256;
+/// By then the monitor has issued again what is still to be done.
+const OUTDATED_AFTER: Duration = Duration::from_millis(SHOWN_WITHIN_MS);
+
+/// An action that waits for its turn.
+#[derive(Debug)]
+pub(super) struct Job {
+    action: Action,
+    /// Of the lease under which it was issued.
+    epoch: Option<u64>,
+    issued: Instant,
+    is_retry: bool,
+}
+
+impl Job {
+    pub(super) fn new(action: Action, epochs: Epochs) -> Self {
+        let epoch = lease(&action, epochs);
+        Self { action, epoch, issued: Instant::now(), is_retry: false }
+    }
+
+    /// Whether it still is to be done, by the leases that are held: minutes may have passed, as in a process
+    /// that was stopped, and another router may have found otherwise since.
+    fn is_due(&self, held: Epochs, now: Instant) -> bool {
+        let is_held = self.epoch.is_some() && lease(&self.action, held) == self.epoch;
+        match &self.action {
+            // What has ended stays so in the store, whoever is late with what.
+            Action::Event(_) => true,
+            // Asked for once.
+            Action::Scale(_) => is_held,
+            Action::Replace { .. }
+            | Action::Release { .. }
+            | Action::Forget { .. }
+            | Action::Record(_) => is_held && now < self.issued + OUTDATED_AFTER,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.action {
+            Action::Replace { .. } => "replace",
+            Action::Release { .. } => "release",
+            Action::Forget { .. } => "forget",
+            Action::Scale(_) => "scale",
+            Action::Record(_) => "record",
+            Action::Event(_) => "event",
+        }
+    }
+}
+
+/// The epoch of an action's lease.
+fn lease(action: &Action, epochs: Epochs) -> Option<u64> {
+    match action {
+        Action::Replace { .. } | Action::Release { .. } | Action::Forget { .. } => epochs.health,
+        Action::Scale(_) | Action::Record(_) | Action::Event(_) => epochs.failover,
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    writer: Writer,
+    leases: Arc<Leases>,
+    /// Events of the history, and what is asked of the auto-scaler: nothing else would bring them again.
+    unwritten: VecDeque<Job>,
+    retry_at: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(writer: Writer, leases: Arc<Leases>) -> Self {
+        Self { writer, leases, unwritten: VecDeque::new(), retry_at: Instant::now() }
+    }
+
+    /// Until nobody submits any more.
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = self.next(&mut jobs).await {
+            if !job.is_due(self.leases.epochs(), Instant::now()) {
+                tracing::info!(action = job.name(), "left undone: it came too late");
+                continue;
+            }
+            let error = match timeout(LIMIT, self.writer.act(&job.action)).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("not done within {} s", LIMIT.as_secs()),
+            };
+            tracing::warn!(%error, action = job.name(), "not written");
+            self.keep(job);
+        }
+    }
+
+    /// What was not written has its turn however much else comes in.
+    async fn next(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        let job = tokio::select! {
+            biased;
+            () = sleep_until(self.retry_at), if !self.unwritten.is_empty() => {
+                self.unwritten.pop_front()
+            }
+            job = jobs.recv() => job,
+        };
+        if let Some(Job { action: Action::Scale(new), .. }) = &job {
+            let is_old =
+                |job: &Job| matches!(&job.action, Action::Scale(old) if old.pool == new.pool);
+            self.unwritten.retain(|job| !is_old(job));
+        }
+        job
+    }
+
+    /// Keeps it for another attempt, if the monitor would not issue it again.
+    fn keep(&mut self, job: Job) {
+        if !matches!(job.action, Action::Event(_) | Action::Scale(_)) {
+            return;
+        }
+        // What else fails meanwhile does not put off those that wait.
+        if self.unwritten.is_empty() || job.is_retry {
+            self.retry_at = Instant::now() + TRY_AGAIN;
+        }
+        if self.unwritten.len() == UNWRITTEN {
+            self.unwritten.pop_front();
+            tracing::warn!("{UNWRITTEN} actions could not be written: the oldest is dropped");
+        }
+        self.unwritten.push_back(Job { is_retry: true, ..job });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+#![allow(clippy::unwrap_used)]
+
+use mrgc_fleet::{
+    model::{DesiredState, InstanceId, RegionId, Registration, Standing, Timestamp},
+    monitor::{Epochs, Gone},
+};
+use mrgc_store::{Store, StoreConfig, embedded};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const HOME: &str = "us";
+const HELD: Duration = Duration::from_secs(60);
+
+/// A store, and a router that holds the lease of health.
+struct Rig {
+    store: Store,
+    leases: Arc<Leases>,
+    epochs: Epochs,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let file = folder.path().join("state.db");
+        tokio::spawn(async move {
+            embedded::serve(&file, listener, "mrgc", std::future::pending()).await
+        });
+        let config = StoreConfig { endpoint, timeout_ms: 30_000, ..StoreConfig::default() };
+        let store = Store::connect(&config).await.unwrap();
+        let health = Some(store.keep_lease("health/us", "us-1", HELD));
+        let leases = Arc::new(Leases { health, failover: None });
+        while leases.epochs().health.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let epochs = leases.epochs();
+        Self { store, leases, epochs, _folder: folder }
+    }
+
+    async fn registered(&self, id: &str) -> Arc<Standing> {
+        let registration = Registration::new(id, HOME, "p", "127.0.0.1:1");
+        Standing::new(self.store.register(&registration).await.unwrap(), None).into()
+    }
+
+    /// What comes of them, one after the other.
+    async fn work(&self, jobs: Vec<Job>) {
+        let writer = Writer::new(self.store.clone(), HOME.into(), "us-1", None);
+        let (waiting, inbox) = mpsc::channel(jobs.len());
+        for job in jobs {
+            waiting.try_send(job).unwrap();
+        }
+        drop(waiting);
+        Worker::new(writer, self.leases.clone()).run(inbox).await;
+    }
+
+    async fn wanted(&self, id: &str) -> Option<DesiredState> {
+        let desired = self.store.desired(&HOME.into(), &id.into()).await.unwrap();
+        desired.map(|desired| desired.state)
+    }
+
+    async fn open(&self) -> Vec<InstanceId> {
+        let open = self.store.open_replacements(&RegionId::from(HOME)).await.unwrap();
+        open.into_iter().map(|replacement| replacement.instance).collect()
+    }
+
+    /// The standing as it is read by now.
+    async fn seen(&self, id: &str) -> Arc<Standing> {
+        self.store.instance(&HOME.into(), &id.into()).await.unwrap().unwrap().into()
+    }
+}
+
+fn replace(instance: &Arc<Standing>) -> Action {
+    Action::Replace { instance: instance.clone(), reason: "answered 503".to_owned() }
+}
+
+fn release(instance: &Arc<Standing>) -> Action {
+    Action::Release { instance: instance.clone() }
+}
+
+/// It waited in a process that was stopped while another router took the lease.
+#[tokio::test]
+async fn what_was_issued_under_a_lease_that_is_lost_is_left_undone() {
+    let rig = Rig::start().await;
+    let instance = rig.registered("i-1").await;
+    let lost = Epochs { health: rig.epochs.health.map(|epoch| epoch + 1), failover: None };
+    let forget = Action::Forget { instance: instance.clone(), gone: Gone::Terminated };
+    let jobs = [replace(&instance), release(&instance), forget];
+    rig.work(jobs.map(|action| Job::new(action, lost)).into()).await;
+    assert_eq!((rig.wanted("i-1").await, rig.open().await), (None, vec![]));
+    let audited = rig.store.audit_trail(Timestamp(0), Timestamp(u64::MAX), 9).await.unwrap();
+    assert_eq!(audited, []);
+    assert_eq!(rig.seen("i-1").await.registration, instance.registration);
+
+    rig.work(vec![Job::new(replace(&instance), rig.epochs)]).await;
+    assert_eq!(rig.wanted("i-1").await, Some(DesiredState::Draining));
+    assert_eq!(rig.open().await, ["i-1".into()]);
+}
+
+#[tokio::test]
+async fn what_broke_off_half_way_is_finished_by_the_next_of_its_kind() {
+    let rig = Rig::start().await;
+    let instance = rig.registered("i-1").await;
+    let job = |action| Job::new(action, rig.epochs);
+    rig.work(vec![job(replace(&instance))]).await;
+    let drained = rig.seen("i-1").await;
+    // Called off, and no more; then it fails again.
+    rig.store.call_off_replacement(&HOME.into(), &"i-1".into(), "it serves").await.unwrap();
+    rig.work(vec![job(replace(&drained))]).await;
+    assert_eq!(rig.open().await, ["i-1".into()]);
+
+    rig.work(vec![job(release(&drained)), job(release(&drained))]).await;
+    assert_eq!((rig.wanted("i-1").await, rig.open().await), (Some(DesiredState::Serving), vec![]));
+    rig.work(vec![job(replace(&rig.seen("i-1").await))]).await;
+    assert_eq!(rig.open().await, ["i-1".into()], "a second failure of one generation");
+
+    let forget = Action::Forget { instance: drained, gone: Gone::Unknown };
+    rig.work(vec![job(forget.clone()), job(forget)]).await;
+    assert_eq!(rig.store.instances(&HOME.into()).await.unwrap(), []);
+    assert_eq!(rig.wanted("i-1").await, None);
+}
+
+#[tokio::test]
+async fn one_that_registered_anew_is_not_forgotten() {
+    let rig = Rig::start().await;
+    let (before, after) = (rig.registered("i-1").await, rig.registered("i-1").await);
+    let forget = Action::Forget { instance: before, gone: Gone::Terminated };
+    rig.work(vec![Job::new(forget, rig.epochs)]).await;
+    assert_eq!(rig.seen("i-1").await.registration, after.registration);
+}
+
+#[tokio::test]
+async fn what_the_monitor_issues_again_is_not_done_late() {
+    let held = Epochs { health: Some(3), failover: Some(5) };
+    let instance: Arc<Standing> =
+        Standing::new(Registration::new("i-1", HOME, "p", "127.0.0.1:1"), None).into();
+    let job = Job::new(replace(&instance), held);
+    let (at_once, late) = (job.issued, job.issued + OUTDATED_AFTER);
+    assert!(job.is_due(held, at_once));
+    assert!(!job.is_due(held, late));
+    for other in [None, Some(4)] {
+        assert!(!job.is_due(Epochs { health: other, ..held }, at_once), "{other:?}");
+    }
+}
