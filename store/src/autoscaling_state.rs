@@ -35,6 +35,8 @@ use crate::{
 /// What each item of this table may take; the texts of people and programs in it are what could be long.
 pub const AUTOSCALING_BUDGET_BYTES: usize = 1_024;
 
+/// Of why a replacement was called off: who asked for it has said as much.
+const MAX_OUTCOME_BYTES: usize = 256;
 /// How long a closed replacement is kept.
 const CLOSED_KEPT_SECONDS: u64 = 30 * DAY_SECONDS;
 /// Writers of one replacement at the same time that one of them outlasts.
@@ -152,7 +154,8 @@ impl Store {
         let Some(asked) = asked.filter(|asked| !asked.closed.as_ref().is_some_and(is_off)) else {
             return Ok(None);
         };
-        let (at, outcome) = (clock::now(), why.to_owned());
+        let (at, outcome) =
+            (clock::now(), why[..why.floor_char_boundary(MAX_OUTCOME_BYTES)].to_owned());
         let outcome = ReplacementOutcome { at, outcome, called_off: true };
         match self.close_replacement(region, instance, asked.generation, &outcome).await {
             Ok(closed) => Ok(Some(closed)),

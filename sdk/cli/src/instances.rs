@@ -1,6 +1,7 @@
 //! `mrgc instances`: who is in the fleet, and what is wanted of them.
 
 mod check;
+mod forget;
 mod list;
 mod place;
 mod show;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     /// Let instances serve again
     #[command(after_help = wish::RELEASE_EXAMPLES)]
     Release(wish::Args),
+    /// Remove instances whose machines are gone for good
+    Forget(forget::Args),
 }
 
 pub(crate) async fn run(command: Command) -> Result<Verdict> {
@@ -42,6 +45,7 @@ pub(crate) async fn run(command: Command) -> Result<Verdict> {
         Command::Drain(args) => wish::run(&args, DesiredState::Draining).await,
         Command::Quarantine(args) => wish::run(&args, DesiredState::Quarantined).await,
         Command::Release(args) => wish::run(&args, DesiredState::Serving).await,
+        Command::Forget(args) => forget::run(&args).await,
     }
 }
 

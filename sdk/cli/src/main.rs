@@ -59,7 +59,7 @@ enum Command {
     /// The tables of the fleet's state: create, check, copy, and what they cost
     #[command(subcommand)]
     State(state::Command),
-    /// The fleet's instances: list, show, check, drain, quarantine, release
+    /// The fleet's instances: list, show, check, drain, quarantine, release, forget
     #[command(subcommand)]
     Instances(instances::Command),
     /// The fleet's regions, as a router sees them

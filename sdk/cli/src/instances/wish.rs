@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
-use mrgc_fleet::model::{Desired, DesiredState, InstanceId, Stamp};
+use mrgc_fleet::model::{Desired, DesiredState, InstanceId, Replacement, Stamp};
+use mrgc_store::{Store, StoreError};
 
 use super::place::{Known, Place};
 use crate::{
@@ -36,8 +37,8 @@ Examples:
 
 It lifts a drain or a quarantine that was wanted here, and a quarantine by the agent itself (an unfit
 GPU, a failed cleanup), which comes back where the GPU still is unfit. A cleanup that is owed comes
-first. It does not call off a drain that was begun on the instance or by the cloud. Nothing is
-written where one of the ids is not known.";
+first. It calls off a replacement that was asked for. It does not call off a drain that was begun on
+the instance or by the cloud. Nothing is written where one of the ids is not known.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -66,7 +67,7 @@ pub(crate) async fn run(args: &Args, state: DesiredState) -> Result<Verdict> {
             writer_region: fleet.store.aws_region().into(),
             stamp: Stamp::default(),
         };
-        let written = fleet.store.desire(&wish).await;
+        let written = write(&fleet.store, &wish).await;
         let (id, all) = (&known.id, found.len());
         let written = written.with_context(|| format!("at `{id}`, with {done} of {all} done"))?;
         say(&told(known, &written))?;
@@ -74,7 +75,22 @@ pub(crate) async fn run(args: &Args, state: DesiredState) -> Result<Verdict> {
     Ok(Verdict::Good)
 }
 
-fn told(known: &Known, written: &Desired) -> String {
+/// What is wanted then, and the replacement that was called off. That comes first: who tries again finds it so.
+async fn write(
+    store: &Store,
+    wish: &Desired,
+) -> Result<(Desired, Option<Replacement>), StoreError> {
+    let called_off = match wish.state {
+        DesiredState::Serving => {
+            let why = format!("released: {}", wish.reason.as_deref().unwrap_or_default());
+            store.call_off_replacement(&wish.region, &wish.instance, &why).await?
+        }
+        DesiredState::Draining | DesiredState::Quarantined => None,
+    };
+    Ok((store.desire(wish).await?, called_off))
+}
+
+fn told(known: &Known, (written, called_off): &(Desired, Option<Replacement>)) -> String {
     let Known { id, region, standing, desired } = known;
     let before = match desired {
         Some(before) => {
@@ -90,6 +106,7 @@ fn told(known: &Known, written: &Desired) -> String {
         None => "it is not registered".to_owned(),
     };
     let now = written.state.as_str();
-    let line = format!("{id} in {region}: was wanted {before}, now {now}; {reported}");
+    let replacement = called_off.as_ref().map_or("", |_| "; its replacement is called off");
+    let line = format!("{id} in {region}: was wanted {before}, now {now}; {reported}{replacement}");
     harmless(&line) + "\n"
 }

@@ -7,9 +7,9 @@ use std::{
 
 use mrgc_fleet::model::{
     CleanupCheck, CleanupCheckKind, CleanupValidation, DesiredState, Health, Lifecycle,
-    Registration, Report, Timestamp,
+    Registration, Replacement, Report, Timestamp,
 };
-use mrgc_store::Store;
+use mrgc_store::{Store, StoreError};
 use serde_json::{Value, json};
 
 use crate::support::{Engine, Said, said};
@@ -256,6 +256,93 @@ async fn an_instance_that_left_is_known_while_it_is_held() {
     let released = run(&engine, &["release", "i-1", "--reason", "scrapped"]).await;
     assert!(released.out.ends_with("now serving; it is not registered\n"), "{released:?}");
     assert_eq!(run(&engine, &["show", "i-1"]).await.code, Some(1));
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_release_calls_the_replacement_off() {
+    let (engine, store) = fleet().await;
+    let request = request("i-1");
+    store.request_replacement(&request).await.unwrap();
+    let said = run(&engine, &["release", "i-1", "--reason", "GPU reseated"]).await;
+    assert!(
+        said.out.ends_with("it reports available; its replacement is called off\n"),
+        "{said:?}"
+    );
+    assert_eq!(store.open_replacements(&EAST.into()).await.unwrap(), []);
+    let replacement = store.replacement(&EAST.into(), &"i-1".into()).await.unwrap().unwrap();
+    assert_eq!(replacement.closed.unwrap().outcome, "released: GPU reseated");
+    let said = run(&engine, &["release", "i-1", "--reason", "once more"]).await;
+    assert!(said.out.ends_with("; it reports available\n"), "{said:?}");
+    engine.stop().await;
+}
+
+fn request(instance: &str) -> Replacement {
+    Replacement {
+        instance: instance.into(),
+        region: EAST.into(),
+        pool: "llama".into(),
+        generation: 1,
+        reason: "answered 503".to_owned(),
+        requested_by: "router us-1".to_owned(),
+        requested_at: Timestamp(1),
+        closed: None,
+        expires_at: None,
+    }
+}
+
+#[tokio::test]
+async fn the_dead_are_forgotten_with_what_was_wanted_of_them() {
+    let (engine, store) = fleet().await;
+    for id in ["i-1", "i-2"] {
+        let standing = store.instance(&EAST.into(), &id.into()).await.unwrap().unwrap();
+        let report = Report { next_within_ms: Some(1), ..report(&standing.registration, 8) };
+        store.report(&report).await.unwrap();
+    }
+    run(&engine, &["drain", "i-1", "--reason", "ticket 4711"]).await;
+    store.request_replacement(&request("i-1")).await.unwrap();
+    let forget = ["forget", "i-1", "i-2", "--reason", "scrapped", "--operator", "bob"];
+    let said = run(&engine, &forget).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(said.err, "watching for 5 s whether it still reports\n");
+    assert_eq!(
+        said.out,
+        "i-1 in us-east-1: forgotten, and that it is draining; \
+         the replacement that was asked for stays open\n\
+         i-2 in us-east-1: forgotten; no replacement of it is open\n"
+    );
+    assert_eq!(store.instances(&EAST.into()).await.unwrap(), []);
+    assert_eq!(store.desired(&EAST.into(), &"i-1".into()).await.unwrap(), None);
+    let trail = store.audit_trail(Timestamp(0), Timestamp(u64::MAX), 9).await.unwrap();
+    let trail: Vec<_> = trail.iter().map(|r| (&*r.operator, &*r.action, &*r.subject)).collect();
+    assert_eq!(trail, [("bob", "forget", "instance i-2"), ("bob", "forget", "instance i-1")]);
+    assert_eq!(run(&engine, &forget).await.code, Some(1), "they are not known any more");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn who_still_reports_is_forgotten_by_force_alone() {
+    let (engine, store) = fleet().await;
+    let standing = store.instance(&EAST.into(), &"i-1".into()).await.unwrap().unwrap();
+    let forget = ["forget", "i-1", "i-2", "--reason", "scrapped"];
+    let beat = async {
+        for sequence in 8.. {
+            store.report(&report(&standing.registration, sequence)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let said = tokio::select! {
+        said = run(&engine, &forget) => said,
+        () = beat => unreachable!(),
+    };
+    assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
+    assert!(said.err.contains("`i-1` still reports"), "{}", said.err);
+    assert_eq!(store.instances(&EAST.into()).await.unwrap().len(), 2);
+
+    let said = run(&engine, &[&forget[..], &["--force"]].concat()).await;
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    let error = store.report(&report(&standing.registration, 1_000)).await.unwrap_err();
+    assert!(matches!(error, StoreError::IllegalTransition { .. }), "{error}");
     engine.stop().await;
 }
 
