@@ -7,6 +7,7 @@ mod dry_run;
 pub mod failover;
 mod instances;
 mod metrics;
+mod regions;
 mod uploads;
 
 use std::{

@@ -5,26 +5,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, Path, State, rejection::JsonRejection},
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mrgc_fleet::{
-    model::{Region, RegionId},
-    snapshot::Level,
-};
-use mrgc_store::StoreError;
-use serde::{Deserialize, Serialize};
+use mrgc_fleet::{model::RegionId, snapshot::Level};
+use serde::Serialize;
 
-use super::{Context, check, cluster, dry_run, failover, instances, metrics};
-use crate::{
-    collect,
-    config::{WrittenRegion, is_policy_name},
-    policies::Status,
-    problem::Refusal,
-};
+use super::{Context, check, cluster, dry_run, failover, instances, metrics, regions};
+use crate::{collect, config::is_policy_name, policies::Status, problem::Refusal};
 
 /// Larger than any policy the host takes, so that the host's own message is the one seen.
 const UPLOAD_BYTES: usize = 16 << 20;
@@ -39,9 +30,9 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics_text))
         .route("/openapi.json", get(openapi))
-        .route("/regions", get(regions).post(put_region))
-        .route("/regions/{id}", get(region))
-        .route("/regions/{id}/health", get(region_health))
+        .route("/regions", get(regions::list).post(regions::put))
+        .route("/regions/{id}", get(regions::one))
+        .route("/regions/{id}/health", get(regions::health))
         .route("/instances", get(instances::list))
         .route("/instances/{id}", get(instances::one))
         .route("/instances/{id}/check", post(check::check))
@@ -114,112 +105,6 @@ async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RegionQuery {
-    healthy_only: bool,
-}
-
-/// A region with how it is, over all its pools.
-#[derive(Debug, Serialize)]
-struct RegionStatus {
-    #[serde(flatten)]
-    region: Region,
-    #[serde(flatten)]
-    health: RegionHealth,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct RegionHealth {
-    status: &'static str,
-    /// Share of instances that are ready and healthy, 0 to 100.
-    health_score: f64,
-    instances: u32,
-    healthy_instances: u32,
-    /// Percent of slots in use.
-    capacity_utilization: Option<f64>,
-    rtt_ms: Option<f64>,
-}
-
-fn health_of(context: &Context, id: &RegionId) -> RegionHealth {
-    let fleet = context.conductor.fleet();
-    let wholes = fleet.snapshot.views().filter(|view| view.key.level == Level::Region);
-    let wholes: Vec<_> =
-        wholes.flat_map(|view| &view.candidates).filter(|c| c.region == *id).collect();
-    let instances: u32 = wholes.iter().map(|c| c.instances).sum();
-    let healthy: u32 = wholes.iter().map(|c| c.healthy_instances).sum();
-    let (running, slots) = wholes.iter().fold((0, 0), |(running, slots), c| {
-        (running + c.running.unwrap_or(0), slots + c.slots.unwrap_or(0))
-    });
-    let share = if instances > 0 { f64::from(healthy) / f64::from(instances) } else { 0.0 };
-    RegionHealth {
-        status: match () {
-            () if !wholes.iter().any(|c| c.ready) => "unhealthy",
-            () if share < 0.8 => "degraded",
-            () => "healthy",
-        },
-        health_score: 100.0 * share,
-        instances,
-        healthy_instances: healthy,
-        capacity_utilization: (slots > 0).then(|| 100.0 * f64::from(running) / f64::from(slots)),
-        rtt_ms: wholes.iter().find_map(|c| c.rtt_ms),
-    }
-}
-
-async fn regions(
-    State(context): State<Arc<Context>>,
-    Query(query): Query<RegionQuery>,
-) -> Json<Vec<RegionStatus>> {
-    let fleet = context.conductor.fleet();
-    let all = fleet.snapshot.regions.iter().map(|region| RegionStatus {
-        health: health_of(&context, &region.id),
-        region: region.clone(),
-    });
-    Json(all.filter(|r| !query.healthy_only || r.health.status != "unhealthy").collect())
-}
-
-fn find_region(context: &Context, id: &str) -> Result<Region, Refusal> {
-    let fleet = context.conductor.fleet();
-    let found = fleet.snapshot.regions.iter().find(|region| region.id.as_str() == id).cloned();
-    found.ok_or_else(|| Refusal::NotFound { what: "region", name: id.to_owned() })
-}
-
-async fn region(
-    State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
-) -> Answer<RegionStatus> {
-    let region = find_region(&context, &id)?;
-    Ok(Json(RegionStatus { health: health_of(&context, &region.id), region }))
-}
-
-async fn region_health(
-    State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
-) -> Answer<RegionHealth> {
-    let region = find_region(&context, &id)?;
-    Ok(Json(health_of(&context, &region.id)))
-}
-
-async fn put_region(
-    State(context): State<Arc<Context>>,
-    body: Result<Json<WrittenRegion>, JsonRejection>,
-) -> Result<(StatusCode, Json<Region>), Problem> {
-    let Json(WrittenRegion(region)) = body.map_err(|e| Refusal::BadRequest(e.body_text()))?;
-    let problems = region.problems();
-    if !problems.is_empty() {
-        return Err(Refusal::BadRequest(problems.join("; ")).into());
-    }
-    let Some(store) = &context.store else {
-        let why = "this router has no store: list the region in its configuration";
-        return Err(Refusal::Store(why.to_owned()).into());
-    };
-    store.put_region(&region).await.map_err(|e| match e {
-        StoreError::Invalid { .. } => Refusal::BadRequest(e.to_string()),
-        e => Refusal::Store(e.to_string()),
-    })?;
-    Ok((StatusCode::CREATED, Json(region)))
-}
-
 async fn route(
     State(context): State<Arc<Context>>,
     body: Result<Json<dry_run::Body>, JsonRejection>,
@@ -249,18 +134,16 @@ struct StatsBody {
     /// `None` without a store.
     measurements: Option<collect::Counts>,
     policies: Vec<Status>,
-    /// `None` where nobody can tell.
-    total_failovers: Option<u64>,
-    /// From the first sign of a failure, or the order, until the traffic had moved.
+    total_failovers: u64,
+    /// From the first sign of a failure, or the order, until the traffic had moved; `None` where none has.
     average_duration_ms: Option<f64>,
 }
 
 async fn stats(State(context): State<Arc<Context>>) -> Answer<StatsBody> {
     let proxy = context.proxy()?;
-    let failovers = context.failover.status().await.ok().map(|status| status.summary);
-    let fleet = context.conductor.fleet();
-    let snapshot = &fleet.snapshot;
-    let healthy = |region: &&Region| health_of(&context, &region.id).status != "unhealthy";
+    let failover::Status { summary, regions: judged, .. } = context.failover.status().await?;
+    let look = regions::Look::new(&context, judged);
+    let (fleet, snapshot) = (&look.fleet, &look.fleet.snapshot);
     let instances = snapshot.views().filter(|view| view.key.level == Level::Instance);
     let mut decisions_by_region = BTreeMap::new();
     for view in snapshot.views() {
@@ -276,7 +159,7 @@ async fn stats(State(context): State<Arc<Context>>) -> Answer<StatsBody> {
         region: snapshot.home.clone(),
         uptime_seconds: context.started.elapsed().as_secs_f64(),
         total_regions: snapshot.regions.len(),
-        healthy_regions: snapshot.regions.iter().filter(healthy).count(),
+        healthy_regions: look.healthy_regions(),
         total_instances: snapshot.instances.len(),
         ready_instances: instances.flat_map(|view| &view.candidates).filter(|c| c.ready).count(),
         snapshot: snapshot.version,
@@ -284,8 +167,8 @@ async fn stats(State(context): State<Arc<Context>>) -> Answer<StatsBody> {
         requests: proxy.threads.totals(),
         measurements: proxy.collection.as_ref().map(|collection| collection.counts()),
         policies: statuses(&context),
-        total_failovers: failovers.as_ref().map(|summary| summary.total_failovers),
-        average_duration_ms: failovers.and_then(|summary| summary.average_duration_ms),
+        total_failovers: summary.total_failovers,
+        average_duration_ms: summary.average_duration_ms,
     }))
 }
 

@@ -25,8 +25,8 @@ Examples:
   mrgc regions --json | jq -r 'select(.failover.state != \"normal\") | .region_id'
 
 As the router that is asked sees them. KEEPS is the share of its own traffic that a region keeps,
-READY how many of its instances take requests, USED how much of its slots is in use, and RTT the
-round trip to its routers. With --json, each line is a region.";
+READY how many of its instances take requests, of all that are there, USED how much of its slots is
+in use, and RTT the round trip to its routers. With --json, each line is a region.";
 
 const HEADS: [&str; 8] = ["REGION", "NAME", "STATE", "KEEPS", "READY", "USED", "RTT", "ENDPOINT"];
 const NOTHING: &str = "-";
@@ -46,7 +46,7 @@ struct Listed {
     #[serde(flatten)]
     region: Region,
     instances: u32,
-    healthy_instances: u32,
+    ready_instances: u32,
     capacity_utilization: Option<f64>,
     rtt_ms: Option<f64>,
 }
@@ -96,14 +96,14 @@ fn as_table(regions: Vec<Value>, overview: &Overview) -> Result<String> {
 }
 
 fn row(listed: &Listed, status: Option<&RegionStatus>) -> Vec<Cell> {
-    let Listed { region, instances, healthy_instances, capacity_utilization, rtt_ms } = listed;
+    let Listed { region, instances, ready_instances, capacity_utilization, rtt_ms } = listed;
     let or_nothing = |text: Option<String>| Cell::number(text.unwrap_or(NOTHING.to_owned()));
     vec![
         Cell::new(region.id.as_str()),
         Cell::new(region.name.as_str()),
         status.map_or(Cell::new(NOTHING), |status| state_cell(status.state)),
         or_nothing(status.map(|status| keeps(status.share))),
-        Cell::number(format!("{healthy_instances} of {instances}")),
+        Cell::number(format!("{ready_instances} of {instances}")),
         or_nothing(capacity_utilization.map(|percent| format!("{percent:.0} %"))),
         or_nothing(rtt_ms.map(|ms| format!("{ms:.1} ms"))),
         Cell::new(region.endpoint.as_str()),
