@@ -62,6 +62,13 @@ enum Failed {
     Request(#[from] http::Error),
 }
 
+/// How a probe ended, and the code of what was answered last, if anything was.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub result: ProbeResult,
+    pub status_code: Option<u16>,
+}
+
 /// Probes as they are configured. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Prober(Arc<Inner>);
@@ -110,7 +117,7 @@ impl Prober {
 
     /// Probes `host:port`.
     pub async fn probe(&self, address: &str) -> ProbeResult {
-        let result = self.check(address).await;
+        let result = self.check(address).await.result;
         let counts = self.counts();
         let count = match &result {
             ProbeResult::Passed => &counts.passed,
@@ -126,13 +133,15 @@ impl Prober {
     }
 
     /// A probe by hand: it is not counted.
-    pub async fn check(&self, address: &str) -> ProbeResult {
-        let once = timeout(self.0.config.timeout(), self.0.ask(address));
-        match once.await {
+    pub async fn check(&self, address: &str) -> Checked {
+        let mut code = None;
+        let once = timeout(self.0.config.timeout(), self.0.ask(address, &mut code));
+        let result = match once.await {
             Ok(Ok(())) => ProbeResult::Passed,
             Ok(Err(failed)) => ProbeResult::Failed(failed.to_string()),
             Err(_) => ProbeResult::TimedOut,
-        }
+        };
+        Checked { result, status_code: code.map(|code| code.as_u16()) }
     }
 
     pub fn timeout(&self) -> Duration {
@@ -141,10 +150,12 @@ impl Prober {
 }
 
 impl Inner {
-    async fn ask(&self, address: &str) -> Result<(), Failed> {
+    /// `code` becomes that of the last answer.
+    async fn ask(&self, address: &str, code: &mut Option<StatusCode>) -> Result<(), Failed> {
         let mut path = self.config.path.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.get(address, &path).await?;
+            *code = Some(response.status());
             if !(self.config.follow_redirects && response.status().is_redirection()) {
                 return self.judge(response).await;
             }

@@ -303,6 +303,14 @@ impl Breaker {
         }
     }
 
+    /// Until when its ejection lasts, while it does.
+    pub fn ejected_until_ms(&self, now_ms: u64) -> Option<u64> {
+        match self.state {
+            State::Ejected { until_ms, .. } => Some(until_ms).filter(|until_ms| now_ms < *until_ms),
+            State::Healthy { .. } | State::Probing { .. } => None,
+        }
+    }
+
     /// Whether it counts among those that are out for soft failures, for [`Room::taken`].
     pub fn takes_room(&self) -> bool {
         matches!(self.state, State::Ejected { soft: true, .. } | State::Probing { soft: true, .. })

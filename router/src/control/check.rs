@@ -16,8 +16,11 @@ use mrgc_fleet::{
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::{Context, api::Answer};
-use crate::{probe::Prober, problem::Refusal};
+use super::{Context, api::Answer, instances};
+use crate::{
+    probe::{Checked, Prober},
+    problem::Refusal,
+};
 
 /// Probes by hand at the same time; who comes later waits.
 const AT_ONCE: usize = 8;
@@ -34,6 +37,12 @@ pub(super) struct Check {
     /// Of those, in a row.
     consecutive_failures: u32,
     probe: &'static str,
+    /// Why it gets no requests from this router, by all that is known; `None` where it does.
+    out_because: Option<String>,
+    /// Of the answer, whatever it was worth; `None` where there was none.
+    status_code: Option<u16>,
+    /// Requests that wait there, by its last report.
+    queue_depth: Option<u32>,
     /// What was wrong with this probe or, where nothing was, with those that made it unhealthy.
     detail: Option<String>,
     /// `None` where it did not pass.
@@ -65,14 +74,16 @@ pub(super) async fn check(
         let why = format!("`{id}` has no agent to ask: its registration has no health_address");
         return Err(Refusal::Conflict(why).into());
     }
-    let (result, took) = probe(prober, &registration.health_address).await;
+    let (checked, took) = probe(prober, &registration.health_address).await;
     let probed = context.failover.probes(id.clone()).await?;
+    let said = probed.out_because;
+    let out_because = instances::out_because(&context, &fleet, id.as_str(), said);
     let (status, reason) = match probed.verdict {
         Verdict::Unknown => ("unknown", None),
         Verdict::Healthy => ("healthy", None),
         Verdict::Unhealthy { reason, .. } => ("unhealthy", Some(reason)),
     };
-    let (probe, detail) = match result {
+    let (probe, detail) = match checked.result {
         ProbeResult::Passed => ("passed", reason),
         ProbeResult::TimedOut => {
             ("timed_out", Some(format!("no answer within {} ms", prober.timeout().as_millis())))
@@ -85,12 +96,15 @@ pub(super) async fn check(
         status,
         consecutive_failures: probed.failures,
         probe,
+        out_because,
+        status_code: checked.status_code,
+        queue_depth: standing.report.as_ref().and_then(|report| report.queue_depth),
         detail,
         response_time_ms: (probe == "passed").then_some(took.as_secs_f64() * 1_000.0),
     }))
 }
 
-async fn probe(prober: &Prober, address: &str) -> (ProbeResult, Duration) {
+async fn probe(prober: &Prober, address: &str) -> (Checked, Duration) {
     // It is never closed.
     let _turn = UNDER_WAY.acquire().await;
     let started = Instant::now();

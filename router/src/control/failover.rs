@@ -16,7 +16,7 @@ mod overview;
 mod simulate;
 mod unstored;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mrgc_fleet::{
     failover::{FailoverEvent, Refused, RegionOrder, RegionStatus, Simulation, Summary},
@@ -60,6 +60,8 @@ pub enum Command {
     },
     /// What the router's own probes say of an instance.
     Probes(InstanceId, oneshot::Sender<Probed>),
+    /// Who takes no requests, and why.
+    Out(oneshot::Sender<BTreeMap<InstanceId, String>>),
 }
 
 /// All regions, as this router has them.
@@ -89,6 +91,8 @@ pub struct Probed {
     pub verdict: Verdict,
     /// In a row.
     pub failures: u32,
+    /// Why it takes no requests, if it takes none: all that is known beside what live requests show.
+    pub out_because: Option<String>,
 }
 
 impl Command {
@@ -120,8 +124,14 @@ impl Command {
                 let _ = answer.send(handler.simulate(&region, to.as_ref(), &fleet.snapshot));
             }
             Self::Probes(id, answer) => {
-                let verdict = monitor.verdict(&id).clone();
-                let _ = answer.send(Probed { verdict, failures: monitor.probe_failures(&id) });
+                let _ = answer.send(Probed {
+                    verdict: monitor.verdict(&id).clone(),
+                    failures: monitor.probe_failures(&id),
+                    out_because: monitor.out_because(&id),
+                });
+            }
+            Self::Out(answer) => {
+                let _ = answer.send(monitor.out());
             }
         }
     }
@@ -155,6 +165,10 @@ impl Failover {
 
     pub(super) async fn probes(&self, id: InstanceId) -> Result<Probed, Refusal> {
         self.ask(|answer| Command::Probes(id, answer)).await
+    }
+
+    pub(super) async fn out(&self) -> Result<BTreeMap<InstanceId, String>, Refusal> {
+        self.ask(Command::Out).await
     }
 
     async fn ask<T>(

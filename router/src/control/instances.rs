@@ -41,6 +41,8 @@ pub(super) struct InstanceStatus {
     standing: Arc<Standing>,
     /// Whether it gets requests from this router, as far as the state tells.
     ready: bool,
+    /// Why it gets none; `None` where it does.
+    out_because: Option<String>,
     /// The router's own counts; `None` for instances of other regions, and where it forwards no requests.
     in_flight: Option<u32>,
     requests: Option<u64>,
@@ -55,13 +57,18 @@ impl InstanceStatus {
         standing: &Arc<Standing>,
         known: Option<&Known<'_>>,
         home: &RegionId,
+        said: Option<String>,
     ) -> Self {
         let now_ms = context.clock.now_ms();
         let counts = context.proxy.is_some() && standing.registration.region == *home;
         let here = known.filter(|_| counts);
         let live = here.map(|known| known.slot.live(now_ms));
+        let ready = known.is_some_and(|known| known.ready);
+        let ejection = here.and_then(|known| ejection(known.slot, now_ms));
         Self {
-            ready: known.is_some_and(|known| known.ready),
+            ready,
+            out_because: both(said, ejection)
+                .or_else(|| (!ready).then(|| "it is about to be let back".to_owned())),
             in_flight: live.map(|live| live.in_flight),
             requests: here.map(|known| known.slot.sent()),
             ejected: here.map(|known| known.slot.is_ejected(now_ms)),
@@ -69,6 +76,35 @@ impl InstanceStatus {
             standing: standing.clone(),
         }
     }
+}
+
+/// As in `ejected for 3 s: requests to it fail`.
+fn ejection(slot: &Slot, now_ms: u64) -> Option<String> {
+    if let Some(until_ms) = slot.shut_out_until_ms(now_ms) {
+        let seconds = until_ms.saturating_sub(now_ms).div_ceil(1_000);
+        return Some(format!("ejected for {seconds} s: requests to it fail"));
+    }
+    slot.is_ejected(now_ms).then(|| "ejected: a few requests try it out".to_owned())
+}
+
+/// All that stands against an instance: by what is `said` of it, and by live requests.
+fn both(said: Option<String>, ejection: Option<String>) -> Option<String> {
+    match (said, ejection) {
+        (Some(said), Some(ejection)) => Some(format!("{said}; {ejection}")),
+        (said, ejection) => said.or(ejection),
+    }
+}
+
+/// Why an instance gets no requests from this router; `said` is what the monitor says.
+pub(super) fn out_because(
+    context: &Context,
+    fleet: &FleetView,
+    id: &str,
+    said: Option<String>,
+) -> Option<String> {
+    let slot = candidates(fleet).find(|(name, _)| *name == id).map(|(_, known)| known.slot);
+    let slot = slot.filter(|_| context.proxy.is_some());
+    both(said, slot.and_then(|slot| ejection(slot, context.clock.now_ms())))
 }
 
 /// Who forwards nothing verifies nothing.
@@ -100,26 +136,30 @@ fn candidates(fleet: &FleetView) -> impl Iterator<Item = (&str, Known<'_>)> {
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     Query(wanted): Query<Wanted>,
-) -> Json<Vec<InstanceStatus>> {
+) -> Answer<Vec<InstanceStatus>> {
+    let mut out = context.failover.out().await?;
     let fleet = context.conductor.fleet();
     let known: BTreeMap<_, _> = candidates(&fleet).collect();
     let status = |standing: &Arc<Standing>| {
-        let known = known.get(standing.registration.id.as_str());
-        InstanceStatus::new(&context, standing, known, &fleet.snapshot.home)
+        let id = &standing.registration.id;
+        let (known, said) = (known.get(id.as_str()), out.remove(id));
+        InstanceStatus::new(&context, standing, known, &fleet.snapshot.home, said)
     };
     let all = fleet.snapshot.instances.iter().filter(|standing| wanted.is(standing));
-    Json(all.map(status).collect())
+    Ok(Json(all.map(status).collect()))
 }
 
 pub(super) async fn one(
     State(context): State<Arc<Context>>,
     Path(id): Path<String>,
 ) -> Answer<InstanceStatus> {
+    let said = context.failover.probes(id.as_str().into()).await?.out_because;
     let fleet = context.conductor.fleet();
     let mut instances = fleet.snapshot.instances.iter();
     let Some(standing) = instances.find(|standing| standing.registration.id.as_str() == id) else {
         return Err(Refusal::NotFound { what: "instance", name: id }.into());
     };
     let known = candidates(&fleet).find(|(name, _)| *name == id).map(|(_, known)| known);
-    Ok(Json(InstanceStatus::new(&context, standing, known.as_ref(), &fleet.snapshot.home)))
+    let home = &fleet.snapshot.home;
+    Ok(Json(InstanceStatus::new(&context, standing, known.as_ref(), home, said)))
 }

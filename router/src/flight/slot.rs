@@ -158,6 +158,11 @@ impl Slot {
         matches!(self.state(now_ms), BreakerState::Ejected { .. })
     }
 
+    /// Until when that is so, at the least.
+    pub fn shut_out_until_ms(&self, now_ms: u64) -> Option<u64> {
+        self.is(UNCLEAN).then(|| self.breaker().ejected_until_ms(now_ms)).flatten()
+    }
+
     /// Whether nobody is to wait for it: a region whose routers do not answer pings, or an instance against
     /// which there is evidence beside these requests, and which answers none of them either.
     pub fn is_lost(&self) -> bool {
