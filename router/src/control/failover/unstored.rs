@@ -58,6 +58,9 @@ impl Entry {
 pub(super) struct Unstored {
     kept: Mutex<Kept>,
     added: Notify,
+    /// Held while what waits is written: two who write at once would each take off what the other has not
+    /// written yet. Never for longer than [`STORE_DEADLINE`].
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -72,15 +75,12 @@ impl Unstored {
     /// The error says why the store does not take it.
     pub(super) async fn record(&self, store: Option<&Store>, entry: Entry) -> Result<(), String> {
         let Some(store) = store else { return Err("this router has no store".to_owned()) };
-        let recorded = timeout(STORE_DEADLINE, async {
+        let recorded = in_time(async {
+            let _writing = self.writing.lock().await;
             self.flush(store).await?;
             entry.record(store).await
         });
-        let why = match recorded.await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("the store did not answer within {} s", STORE_DEADLINE.as_secs()),
-        };
+        let Err(why) = recorded.await else { return Ok(()) };
         let mut kept = self.lock();
         if kept.entries.len() == MAX_ENTRIES {
             kept.entries.pop_front();
@@ -89,6 +89,15 @@ impl Unstored {
         drop(kept);
         self.added.notify_one();
         Err(why)
+    }
+
+    /// Writes what waits, as far as that goes in time.
+    async fn write(&self, store: &Store) -> Result<(), String> {
+        in_time(async {
+            let _writing = self.writing.lock().await;
+            self.flush(store).await
+        })
+        .await
     }
 
     /// An order to be written when the store is back.
@@ -107,7 +116,7 @@ impl Unstored {
         kept.entries.is_empty() && kept.orders.is_empty()
     }
 
-    /// Writes what waits, in order, up to what the store does not take.
+    /// Writes what waits, in order, up to what the store does not take. For one at a time.
     async fn flush(&self, store: &Store) -> Result<(), StoreError> {
         loop {
             let Some(entry) = self.lock().entries.front().cloned() else { break };
@@ -134,6 +143,13 @@ impl Unstored {
     }
 }
 
+async fn in_time(writing: impl Future<Output = Result<(), StoreError>>) -> Result<(), String> {
+    match timeout(STORE_DEADLINE, writing).await {
+        Ok(written) => written.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the store did not answer within {} s", STORE_DEADLINE.as_secs())),
+    }
+}
+
 /// Writes what waits as soon as the store takes it, until `shutdown` turns true.
 pub(crate) async fn write(
     failover: super::Failover,
@@ -146,9 +162,8 @@ pub(crate) async fn write(
             unstored.added.notified().await;
             while !unstored.is_empty() {
                 sleep(TRY_AGAIN).await;
-                let _turn = failover.turn.lock().await;
-                if let Err(error) = unstored.flush(&store).await {
-                    tracing::warn!(%error, "orders wait for the store");
+                if let Err(why) = unstored.write(&store).await {
+                    tracing::warn!(why, "orders wait for the store");
                 }
             }
         }
@@ -163,3 +178,7 @@ pub(crate) async fn write(
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
