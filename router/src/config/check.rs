@@ -145,7 +145,7 @@ pub(super) fn check_seconds(layers: &mut Layers, key: &str, value: f64) {
 fn check_numbers(layers: &mut Layers, config: &Config) {
     config.health_check.check(layers);
     config.ejection.check(layers);
-    config.failover.check(layers);
+    config.failover.check(layers, &config.health_check);
     super::aws::check(layers, config);
     let follow = &config.follow;
     for (key, value) in [

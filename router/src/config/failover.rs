@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use mrgc_fleet::failover::Thresholds;
+use mrgc_fleet::failover::{RECORD_TTL_MS, Thresholds};
 use mrgc_settings::Layers;
 use serde::{Deserialize, Serialize};
 
-use super::health_check::{milliseconds, seconds};
+use super::{
+    HealthCheck,
+    health_check::{milliseconds, seconds},
+};
 
 /// [`Thresholds`] as they are written: in seconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -85,7 +88,7 @@ impl Failover {
         Duration::from_secs_f64(self.lease_seconds)
     }
 
-    pub(super) fn check(&self, layers: &mut Layers) {
+    pub(super) fn check(&self, layers: &mut Layers, health_check: &HealthCheck) {
         for (key, value) in [
             ("hold_seconds", self.hold_seconds),
             ("step_seconds", self.step_seconds),
@@ -97,5 +100,30 @@ impl Failover {
             super::check::check_seconds(layers, &format!("failover.{key}"), value);
         }
         super::check::check_section(layers, "failover", &self.thresholds().problems());
+        self.check_timeout(layers, health_check);
+        let lasts = seconds(RECORD_TTL_MS);
+        if self.lease_seconds >= lasts {
+            let why = format!(
+                "{} is not below {lasts}, for which what was written of the regions counts: it would have run \
+                 out before another router takes over; lower it",
+                self.lease_seconds
+            );
+            layers.reject("failover.lease_seconds", why);
+        }
+    }
+
+    /// Whether a region that falls silent can be found out in time.
+    fn check_timeout(&self, layers: &mut Layers, health_check: &HealthCheck) {
+        let HealthCheck { ping_interval_seconds, ping_misses, .. } = health_check;
+        let misses = ping_interval_seconds * f64::from(*ping_misses);
+        if misses > self.failover_timeout_seconds {
+            let why = format!(
+                "{} is less than the {misses} s in which {ping_misses} pings are missed, one each \
+                 {ping_interval_seconds} s, so that the failover of a region that falls silent is always late: \
+                 raise it, or lower health_check.ping_interval_seconds or ping_misses",
+                self.failover_timeout_seconds
+            );
+            layers.reject("failover.failover_timeout_seconds", why);
+        }
     }
 }

@@ -19,7 +19,7 @@ pub struct HealthCheck {
     pub interval_seconds: f64,
     /// Of a probe with its redirects; default: 10 s, or less where the interval leaves less.
     pub timeout_seconds: Option<f64>,
-    /// Failures in a row, after the first, that make an instance unhealthy.
+    /// Failures in a row, after the first, that make an instance unhealthy; 0: the first one does.
     pub failure_threshold: u32,
     /// Passes in a row after which an unhealthy instance serves again.
     pub recovery_passes: u32,
@@ -102,9 +102,9 @@ impl HealthCheck {
     }
 
     fn timeout_seconds(&self) -> f64 {
-        let longest = self.interval_seconds / (f64::from(self.retries) + 1.0);
-        let usual = seconds(ProbeConfig::default().timeout_ms).min(longest);
-        self.timeout_seconds.unwrap_or(usual)
+        let longest_ms = milliseconds(self.interval_seconds) / (u64::from(self.retries) + 1);
+        let usual_ms = ProbeConfig::default().timeout_ms.min(longest_ms);
+        self.timeout_seconds.unwrap_or(seconds(usual_ms))
     }
 
     pub(super) fn check(&self, layers: &mut Layers) {

@@ -1,3 +1,8 @@
+use mrgc_fleet::{
+    health::{ProbeConfig, ProbeResult, Probes, Verdict},
+    model::InstanceId,
+};
+
 use super::*;
 
 const MINIMAL: &str = r#"
@@ -92,6 +97,77 @@ fn aws_is_asked_only_with_a_store_and_at_urls() {
     }
     let text = format!("{MINIMAL}[store]\n[aws]\nset_instance_health = true\n");
     assert!(read(&text, &[]).unwrap().aws.is_used());
+}
+
+#[test]
+fn times_that_contradict_each_other_are_told_with_what_to_do() {
+    let text = format!(
+        "{MINIMAL}[health_check]\nping_interval_seconds = 0.5\n[failover]\nlease_seconds = 15.0\n"
+    );
+    let problems = read(&text, &[]).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    for (key, words) in [
+        ("failover.failover_timeout_seconds", "1 is less than the 1.5 s in which 3 pings"),
+        ("failover.lease_seconds", "15 is not below 15"),
+    ] {
+        let told = problems.iter().find(|problem| problem.contains(key));
+        assert!(told.is_some_and(|told| told.contains(words)), "{key}: {problems:#?}");
+    }
+    let in_time = format!(
+        "{MINIMAL}[health_check]\nping_interval_seconds = 0.5\n\
+         [failover]\nfailover_timeout_seconds = 1.5\nlease_seconds = 14.9\n"
+    );
+    assert!(read(&in_time, &[]).is_ok());
+}
+
+/// Seed 4's monitor: a check that fails marks the region's machine, one that times out does after two retries,
+/// and two passes bring it back.
+#[test]
+fn seed_4_s_monitor_marks_a_failed_check_at_once_and_a_silent_one_within_15_s() {
+    let text = format!(
+        "{MINIMAL}[health_check]\nscheme = \"https\"\npath = \"/health\"\nallow_insecure = false\n\
+         interval_seconds = 30\ntimeout_seconds = 5\nretries = 2\nfailure_threshold = 0\n\
+         recovery_passes = 2\nexpected_codes = [\"200\"]\nfollow_redirects = true\n\
+         expected_body = '\"status\":\"healthy\"'\n\
+         headers = {{ Host = \"api.erlvinc.com\", User-Agent = \"Cloudflare-Health-Check\" }}\n"
+    );
+    let config = read(&text, &[]).unwrap().health_check;
+    assert!(config.expected_codes[0].contain(200) && !config.expected_codes[0].contain(204));
+    assert_eq!(config.headers["Host"], "api.erlvinc.com");
+    let refused = || ProbeResult::Failed("answered 503 Service Unavailable".to_owned());
+    assert_eq!(marked_after_ms(config.probes(), refused), 0);
+    assert_eq!(marked_after_ms(config.probes(), || ProbeResult::TimedOut), 15_000);
+
+    // From the failure itself: an interval at most until the next check. Every 5 s, it is well below 30 s.
+    let text =
+        text.replace("interval_seconds = 30\ntimeout_seconds = 5\n", "interval_seconds = 5\n");
+    let often = read(&text, &[]).unwrap().health_check.probes();
+    let silent_ms = marked_after_ms(often, || ProbeResult::TimedOut);
+    assert!(often.interval_ms + silent_ms <= 10_000, "{} + {silent_ms}", often.interval_ms);
+}
+
+/// From the beginning of the first check that fails until its instance is marked. Then it is marked well by the
+/// second check that passes, and not before.
+fn marked_after_ms(config: ProbeConfig, failure: impl Fn() -> ProbeResult) -> u64 {
+    let (mut probes, id) = (Probes::new(config), InstanceId::from("gateway-us-east"));
+    probes.keep([&id], 0);
+    let mut now_ms = probes.next_ms().unwrap();
+    let mut check = |result: ProbeResult| {
+        now_ms = now_ms.max(probes.next_ms().unwrap());
+        let began_ms = now_ms;
+        assert_eq!(probes.due(now_ms), std::slice::from_ref(&id));
+        now_ms += if result == ProbeResult::TimedOut { config.timeout_ms } else { 0 };
+        (began_ms, now_ms, probes.handle(&id, result, false, now_ms))
+    };
+    assert_eq!(check(ProbeResult::Passed).2, Some(Verdict::Healthy));
+    let (began_ms, mut ended_ms, mut verdict) = check(failure());
+    while verdict.is_none() {
+        (_, ended_ms, verdict) = check(failure());
+    }
+    assert!(verdict.is_some_and(|verdict| verdict.is_unhealthy()));
+    assert_eq!(check(ProbeResult::Passed).2, None);
+    assert_eq!(check(ProbeResult::Passed).2, Some(Verdict::Healthy));
+    ended_ms - began_ms
 }
 
 #[test]
