@@ -48,6 +48,9 @@ impl Default for Wanted {
 #[derive(Debug, Serialize)]
 pub(crate) struct History {
     source: Source,
+    /// `None` where it is from the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_from_store_because: Option<String>,
     /// The last one first.
     events: Vec<FailoverEvent>,
     /// What was ordered, the last one first; `None` where the trail cannot be read.
@@ -60,7 +63,7 @@ pub(crate) struct History {
 enum Source {
     /// Every region's.
     Store,
-    /// What this router saw since it started, for the store is away.
+    /// What this router saw since it started, for the store could not be read.
     Router,
 }
 
@@ -76,19 +79,22 @@ pub(crate) async fn history(
             return Err(Refusal::BadRequest(why).into());
         }
     }
-    if let Some(store) = &context.store {
-        match timeout(READ_DEADLINE, read(store, &wanted)).await {
+    let why = match &context.store {
+        Some(store) => match timeout(READ_DEADLINE, read(store, &wanted)).await {
             Ok(Ok(history)) => return Ok(Json(history)),
-            Ok(Err(error)) => tracing::warn!(%error, "the history is the router's own"),
-            Err(_) => tracing::warn!("the history is the router's own: the store is slow"),
-        }
-    }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it did not answer within {} s", READ_DEADLINE.as_secs()),
+        },
+        None => "this router has none".to_owned(),
+    };
+    tracing::warn!(why, "the history is the router's own");
     let mut events = context.failover.status().await?.events;
     events.reverse();
     let since = wanted.since();
     events.retain(|event| event.at >= since);
     events.truncate(wanted.limit);
-    Ok(Json(History { source: Source::Router, events, orders: None }))
+    let not_from_store_because = Some(why);
+    Ok(Json(History { source: Source::Router, not_from_store_because, events, orders: None }))
 }
 
 impl Wanted {
@@ -103,5 +109,6 @@ async fn read(store: &Store, wanted: &Wanted) -> Result<History, StoreError> {
     let mut orders = store.audit_trail(from, to, MAX_RECORDS).await?;
     orders.retain(|record| record.subject.starts_with(REGION));
     orders.truncate(wanted.limit);
-    Ok(History { source: Source::Store, events, orders: Some(orders) })
+    let (source, orders) = (Source::Store, Some(orders));
+    Ok(History { source, not_from_store_because: None, events, orders })
 }

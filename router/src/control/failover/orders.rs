@@ -30,9 +30,9 @@ const MAX_TEXT_BYTES: usize = 256;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Start {
-    #[serde(rename = "from_region")]
+    #[serde(rename = "from_region", alias = "from")]
     from: RegionId,
-    #[serde(rename = "to_region")]
+    #[serde(rename = "to_region", alias = "to")]
     to: Option<RegionId>,
     strategy: Strategy,
     reason: String,

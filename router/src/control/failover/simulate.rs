@@ -22,7 +22,9 @@ use crate::{
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Body {
+    #[serde(alias = "from_region", alias = "from")]
     region: RegionId,
+    #[serde(alias = "to")]
     to_region: Option<RegionId>,
     reason: Option<String>,
     /// Who asks; recorded where it is said.

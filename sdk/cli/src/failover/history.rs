@@ -16,7 +16,7 @@ use crate::{
     Verdict,
     clock::{age, instant},
     router::Router,
-    table::{BAD, Cell, GOOD, PLAIN, render},
+    table::{BAD, Cell, GOOD, PLAIN, harmless, render},
     view::ViewArgs,
 };
 
@@ -29,8 +29,8 @@ Examples:
 The last line is the latest. TOOK is how long the traffic took to move, from the first sign of the
 failure or from the order; of its return, how long it was away. Each region judges the others for
 itself: SEEN BY is who saw it, or how many did, and TOOK is then the slowest's. --all has a line for
-each of them, --json each one's record. Failovers and orders are kept for 400 days. While the store
-is away it is what the router has seen since it started, without orders.";
+each of them, --json each one's record. Failovers and orders are kept for 400 days. Where the store
+cannot be read it is what the router has seen since it started, without orders.";
 
 const HEADS: [&str; 6] = ["TIME", "REGION", "WHAT", "TOOK", "SEEN BY", "WHY"];
 /// That a router gives at once. A failover has as many as there are regions that saw it.
@@ -55,6 +55,7 @@ pub(crate) struct Args {
 #[derive(Debug, Deserialize)]
 struct History {
     source: String,
+    not_from_store_because: Option<String>,
     events: Vec<FailoverEvent>,
     orders: Option<Vec<AuditRecord>>,
 }
@@ -90,7 +91,7 @@ pub(super) async fn run(args: &Args) -> Result<Verdict> {
 
 /// With the latest failovers and orders, `limit` of each at most.
 fn as_text(history: History, all: bool, limit: usize) -> String {
-    let History { source, events, orders } = history;
+    let History { source, not_from_store_because, events, orders } = history;
     let failovers: Vec<Sightings> = match all {
         true => events.into_iter().rev().map(Sightings::from).collect(),
         false => merged(events),
@@ -105,7 +106,11 @@ fn as_text(history: History, all: bool, limit: usize) -> String {
         false => render(&HEADS, &rows),
     };
     if source != "store" {
-        text.push_str("\nThe store is away: this is what the router has seen since it started.\n");
+        let why = not_from_store_because.map(|why| format!(" ({why})")).unwrap_or_default();
+        let note = format!(
+            "The store could not be read{why}: this is what the router has seen since it started."
+        );
+        text.push_str(&format!("\n{}\n", harmless(&note)));
     }
     text
 }
@@ -215,6 +220,7 @@ mod tests {
         };
         let history = || History {
             source: "router".to_owned(),
+            not_from_store_because: Some("it did not answer within 5 s".to_owned()),
             events: vec![under_way.clone(), seen_elsewhere.clone(), event.clone()],
             orders: Some(orders.clone()),
         };
