@@ -58,6 +58,11 @@ fn lifecycle_cell(lifecycle: Lifecycle) -> Cell {
     Cell::styled(lifecycle.as_str(), style)
 }
 
+/// Whether it gets requests.
+fn ready_cell(is_ready: bool) -> Cell {
+    if is_ready { Cell::styled("yes", GOOD) } else { Cell::styled("no", BAD) }
+}
+
 fn health_cell(health: Health) -> Cell {
     let style = match health {
         Health::Healthy => GOOD,

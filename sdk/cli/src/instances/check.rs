@@ -6,6 +6,7 @@ use mrgc_fleet::model::InstanceId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::ready_cell;
 use crate::{
     Verdict,
     router::RouterArgs,
@@ -19,11 +20,14 @@ Examples:
   mrgc instances check i-1234567890abcdef0 --router http://10.66.0.10:9000 --watch 5
   mrgc instances check i-1234567890abcdef0 --json | jq .response_time_ms
 
-A router of the instance's region probes it now. STATUS and FAILURES, which are those in a row, are
-by the router's own probes, every 30 s: the fourth failure makes it unhealthy. This one counts as
-none of them. Exit code 1: it is unhealthy, or did not pass.";
+A router of the instance's region probes it now: PROBE, CODE and RESPONSE are what came of it. READY
+is whether it gets requests from that router, by all that is known of it, and DETAIL what stands
+against it. STATUS and FAILURES, those in a row, are by the router's own probes, every 30 s: the
+fourth failure makes it unhealthy. This one counts as none of them. QUEUE is by its last report.
+Exit code 1: it gets no requests, or did not pass.";
 
-const HEADS: [&str; 6] = ["ID", "STATUS", "PROBE", "RESPONSE", "FAILURES", "DETAIL"];
+const HEADS: [&str; 9] =
+    ["ID", "READY", "STATUS", "PROBE", "CODE", "RESPONSE", "QUEUE", "FAILURES", "DETAIL"];
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -45,6 +49,9 @@ struct Checked {
     id: InstanceId,
     status: String,
     probe: String,
+    out_because: Option<String>,
+    status_code: Option<u16>,
+    queue_depth: Option<u32>,
     detail: Option<String>,
     response_time_ms: Option<f64>,
     consecutive_failures: u32,
@@ -57,8 +64,8 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
         let answer: Value = router.post(&path, &json!({})).await?;
         let checked: Checked =
             serde_json::from_value(answer.clone()).context("cannot read the router's answer")?;
-        let is_bad = checked.status == "unhealthy" || checked.probe != "passed";
-        let verdict = if is_bad { Verdict::Bad } else { Verdict::Good };
+        let is_good = checked.out_because.is_none() && checked.probe == "passed";
+        let verdict = if is_good { Verdict::Good } else { Verdict::Bad };
         let text = if args.json { format!("{answer}\n") } else { render(&HEADS, &[row(&checked)]) };
         Ok((text, verdict))
     };
@@ -72,13 +79,25 @@ fn row(checked: &Checked) -> Vec<Cell> {
         _ => DOUBTFUL,
     };
     let probe = if checked.probe == "passed" { GOOD } else { BAD };
-    let response = checked.response_time_ms.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
+    let response = checked.response_time_ms.map(|ms| format!("{ms:.0} ms"));
+    let number = |number: Option<String>| Cell::number(number.unwrap_or("-".to_owned()));
     vec![
         Cell::new(checked.id.as_str()),
+        ready_cell(checked.out_because.is_none()),
         Cell::styled(checked.status.as_str(), style),
         Cell::styled(checked.probe.replace('_', " "), probe),
-        Cell::number(response),
+        number(checked.status_code.map(|code| code.to_string())),
+        number(response),
+        number(checked.queue_depth.map(|depth| depth.to_string())),
         Cell::number(checked.consecutive_failures.to_string()),
-        Cell::new(checked.detail.as_deref().unwrap_or("")),
+        Cell::new(details(checked)),
     ]
+}
+
+/// Why it gets no requests and what was wrong with the probe, which may be the same.
+fn details(checked: &Checked) -> String {
+    let out = checked.out_because.as_deref();
+    let detail = checked.detail.as_deref();
+    let detail = detail.filter(|detail| out.is_none_or(|out| !out.contains(detail)));
+    [out, detail].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -6,11 +6,13 @@ use anyhow::{Context, Result};
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
 use mrgc_fleet::model::{DesiredState, Lifecycle, PoolId, RegionId, Standing, Timestamp};
 use mrgc_store::Store;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     health_cell, lifecycle_cell,
     place::{Fleet, Place},
+    ready_cell,
 };
 use crate::{
     Verdict,
@@ -28,11 +30,15 @@ Examples:
   mrgc instances list --json | jq -r 'select(.lifecycle == \"quarantined\") | .registration.id'
 
 LIFECYCLE is the stricter of what the instance reports and what is wanted of it. AGE is how long ago
-the report was made, by the instance's clock. A router shows what it read last: ask one while the
-store is away. With --json, each line is an instance. Exit code 1: something could not be read.";
+the report was made, by the instance's clock. READY is whether it gets requests, and REASON why not:
+only a router knows, which probes it and sends them, so ask one of its region with --router; without
+one it is `?`. A router shows what it read last: ask one while the store is away, too. With --json,
+each line is an instance. Exit code 1: something could not be read.";
 
-const HEADS: [&str; 9] =
-    ["ID", "REGION", "POOL", "LIFECYCLE", "HEALTH", "WANTED", "REPORT", "AGE", "REASON"];
+const HEADS: [&str; 10] =
+    ["ID", "REGION", "POOL", "LIFECYCLE", "HEALTH", "WANTED", "REPORT", "AGE", "READY", "REASON"];
+/// In place of what nobody was asked.
+const UNKNOWN: &str = "?";
 const NOTHING: &str = "-";
 
 #[derive(Debug, clap::Args)]
@@ -53,11 +59,39 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// An instance, as the store or a router has it.
+#[derive(Deserialize, Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    standing: Standing,
+    /// What a router knows beyond that; empty where none was asked.
+    #[serde(flatten)]
+    known: Map<String, Value>,
+}
+
+impl Listed {
+    fn region(&self) -> &RegionId {
+        &self.standing.registration.region
+    }
+
+    /// Why it gets no requests of the router that was asked.
+    fn out_because(&self) -> Option<&str> {
+        self.known.get("out_because")?.as_str()
+    }
+
+    fn ready_cell(&self) -> Cell {
+        match self.known.get("ready") {
+            Some(ready) => ready_cell(*ready == true && self.out_because().is_none()),
+            None => Cell::new(UNKNOWN),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     lifecycle: Lifecycle,
     #[serde(flatten)]
-    standing: &'a Standing,
+    listed: &'a Listed,
 }
 
 pub(crate) async fn run(args: &Args) -> Result<Verdict> {
@@ -65,34 +99,37 @@ pub(crate) async fn run(args: &Args) -> Result<Verdict> {
         let router = Router::at(url)?;
         let region = args.place.region();
         let draw = async || {
-            let mut standings: Vec<Standing> = router.get(&["instances"]).await?;
-            standings.retain(|s| region.is_none_or(|region| s.registration.region == *region));
+            let mut listed: Vec<Listed> = router.get(&["instances"]).await?;
+            listed.retain(|listed| region.is_none_or(|region| listed.region() == region));
             let place = region.map_or("any region that the router knows", RegionId::as_str);
-            Ok((draw(args, standings, place)?, Verdict::Good))
+            Ok((draw(args, listed, place)?, Verdict::Good))
         };
         return args.watch.show(draw).await;
     }
     let fleet = args.place.open().await?;
     let draw = async || {
-        let standings = stored(&fleet).await?;
-        Ok((draw(args, standings, &fleet.names())?, verdict(&fleet.store)))
+        let listed = stored(&fleet).await?;
+        Ok((draw(args, listed, &fleet.names())?, verdict(&fleet.store)))
     };
     args.watch.show(draw).await
 }
 
-async fn stored(fleet: &Fleet) -> Result<Vec<Standing>> {
-    let mut standings = Vec::new();
+async fn stored(fleet: &Fleet) -> Result<Vec<Listed>> {
+    let mut listed = Vec::new();
     for region in &fleet.regions {
-        let listed = fleet.store.instances(region).await;
-        standings.extend(listed.with_context(|| format!("cannot list {region}"))?);
+        let standings = fleet.store.instances(region).await;
+        let standings = standings.with_context(|| format!("cannot list {region}"))?;
+        let known = |standing| Listed { standing, known: Map::new() };
+        listed.extend(standings.into_iter().map(known));
     }
-    Ok(standings)
+    Ok(listed)
 }
 
 /// `place` is where these were looked for.
-fn draw(args: &Args, mut standings: Vec<Standing>, place: &str) -> Result<String> {
-    standings.retain(|s| args.pool.as_ref().is_none_or(|pool| s.registration.pool == *pool));
-    if standings.is_empty() {
+fn draw(args: &Args, mut listed: Vec<Listed>, place: &str) -> Result<String> {
+    let is_of = |pool: &PoolId, listed: &Listed| listed.standing.registration.pool == *pool;
+    listed.retain(|listed| args.pool.as_ref().is_none_or(|pool| is_of(pool, listed)));
+    if listed.is_empty() {
         let pool = args.pool.as_ref().map_or_else(String::new, |pool| format!(" of pool {pool}"));
         // A reader of standard output gets an empty list.
         let _ = writeln!(io::stderr(), "no instances{pool} in {place}");
@@ -100,19 +137,20 @@ fn draw(args: &Args, mut standings: Vec<Standing>, place: &str) -> Result<String
     }
     if args.json {
         let mut lines = String::new();
-        for standing in &standings {
-            let line = Line { lifecycle: standing.lifecycle(), standing };
+        for listed in &listed {
+            let line = Line { lifecycle: listed.standing.lifecycle(), listed };
             lines.push_str(&serde_json::to_string(&line).context("an instance as JSON")?);
             lines.push('\n');
         }
         return Ok(lines);
     }
     let now = now();
-    let rows: Vec<Vec<Cell>> = standings.iter().map(|standing| row(standing, now)).collect();
+    let rows: Vec<Vec<Cell>> = listed.iter().map(|listed| row(listed, now)).collect();
     Ok(table::render(&HEADS, &rows))
 }
 
-fn row(standing: &Standing, now: Timestamp) -> Vec<Cell> {
+fn row(listed: &Listed, now: Timestamp) -> Vec<Cell> {
+    let standing = &listed.standing;
     let registration = &standing.registration;
     let held = standing.desired.as_ref().filter(|desired| desired.state != DesiredState::Serving);
     let wanted_because = held.and_then(|desired| desired.reason.as_deref());
@@ -128,7 +166,11 @@ fn row(standing: &Standing, now: Timestamp) -> Vec<Cell> {
             (Cell::new(NOTHING), nothing.clone(), nothing, Some("has not reported yet"))
         }
     };
-    let reasons: Vec<&str> = [wanted_because, because].into_iter().flatten().collect();
+    // A router's words have both in them.
+    let reasons: Vec<&str> = match listed.out_because() {
+        Some(out) => vec![out],
+        None => [wanted_because, because].into_iter().flatten().collect(),
+    };
     vec![
         Cell::new(registration.id.as_str()),
         Cell::new(registration.region.as_str()),
@@ -138,6 +180,7 @@ fn row(standing: &Standing, now: Timestamp) -> Vec<Cell> {
         Cell::new(held.map_or(NOTHING, |desired| desired.state.as_str())),
         Cell::number(sequence),
         Cell::number(age),
+        listed.ready_cell(),
         Cell::new(reasons.join("; ")),
     ]
 }
