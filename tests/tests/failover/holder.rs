@@ -36,6 +36,7 @@ fn config() -> String {
          stale_after_seconds = 20.0\nping_interval_seconds = 0.5\nping_misses = 8\n\
          [failover]\n\
          hold_seconds = 1.0\nstep_seconds = 1.0\nevaluation_seconds = 1.0\nlease_seconds = {}\n\
+         failover_timeout_seconds = 5.0\n\
          [[routes]]\nname = \"any\"\n",
         LEASE.as_secs_f64()
     )

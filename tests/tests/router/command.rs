@@ -13,10 +13,10 @@ use tokio::{
 
 use crate::orders::Pair;
 
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 fn command(router: &Router, arguments: &[&str]) -> Result<Command> {
@@ -26,7 +26,7 @@ fn command(router: &Router, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-async fn mrgc(router: &Router, arguments: &[&str]) -> Result<Said> {
+pub(crate) async fn mrgc(router: &Router, arguments: &[&str]) -> Result<Said> {
     let output = timeout(PATIENCE, command(router, arguments)?.output()).await??;
     let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     Ok(Said { code: output.status.code(), out, err })
@@ -39,7 +39,7 @@ async fn done(router: &Router, arguments: &[&str]) -> Result<String> {
 }
 
 /// A line's words.
-fn words(line: &str) -> String {
+pub(crate) fn words(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -193,7 +193,7 @@ async fn tables_and_completions_have_the_regions() -> Result<()> {
 
     let checked = done(virginia, &["instances", "check", "i-us"]).await?;
     let row = words(checked.lines().nth(1).context("no row")?);
-    ensure!(row.starts_with("i-us ") && row.contains(" passed "), "{checked}");
+    ensure!(row.starts_with("i-us yes ") && row.contains(" passed 200 "), "{checked}");
     let elsewhere = mrgc(virginia, &["instances", "check", "i-eu"]).await?;
     assert_eq!(elsewhere.code, Some(1));
     ensure!(elsewhere.err.contains("ask one of eu-west-1"), "{}", elsewhere.err);

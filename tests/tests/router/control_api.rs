@@ -1,6 +1,7 @@
 //! The operator's API against its own document: every endpoint is there, answers as it says, and words
 //! its errors as problems.
 
+mod regions;
 mod schema;
 
 use anyhow::{Context, Result, ensure};

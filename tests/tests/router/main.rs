@@ -17,6 +17,7 @@ mod failing;
 mod http1;
 mod in_flight;
 mod orders;
+mod out;
 mod outage;
 mod peers;
 mod policies;
