@@ -86,11 +86,16 @@ impl Monitor {
             return;
         }
         let is_under_way = |event: &FailoverEvent| event.ended_at.is_none();
-        let is_told = |event: &FailoverEvent| stored.iter().any(|other| other.overlaps(event));
+        // Of one that is stored as under way, its end is not told.
+        let is_told = |event: &FailoverEvent| match stored.iter().find(|it| it.id == event.id) {
+            Some(stored) => !is_under_way(stored),
+            None => stored.iter().any(|other| other.overlaps(event)),
+        };
         let mut events = self.handler.history();
         events.retain(|event| !is_under_way(event) && !is_told(event));
         if epoch.is_some() {
             stored.retain(is_under_way);
+            events.extend(end_superseded(&mut stored));
         }
         self.handler.restore(stored);
         events.extend(self.handler.history().into_iter().filter(is_under_way));
@@ -185,6 +190,21 @@ impl Monitor {
     pub fn events_waiting(&self) -> usize {
         self.events.len()
     }
+}
+
+/// Of several failovers of a region that are stored as under way, as holders write that knew nothing of each
+/// other, all but the latest end.
+fn end_superseded(stored: &mut Vec<FailoverEvent>) -> Vec<FailoverEvent> {
+    stored.sort_by(|a, b| (&a.from, b.at, &b.id).cmp(&(&b.from, a.at, &a.id)));
+    let mut ended: Vec<FailoverEvent> = Vec::new();
+    stored.dedup_by(|event, later| {
+        let is_superseded = event.from == later.from;
+        if is_superseded {
+            ended.push(FailoverEvent { ended_at: Some(later.at), ..event.clone() });
+        }
+        is_superseded
+    });
+    ended
 }
 
 fn holds(gone: &[(&Arc<Standing>, Gone)], standing: &Arc<Standing>) -> bool {

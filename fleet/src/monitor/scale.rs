@@ -14,6 +14,9 @@ use crate::{
 
 /// How often it is looked at while traffic is elsewhere.
 const LOOK_EVERY_MS: u64 = 1_000;
+/// How often it is asked for again: what was asked for may be lost on its way to the store, or undone by a
+/// former holder that was late.
+const ASKED_EVERY_MS: u64 = 60_000;
 /// Regions that a reason names.
 const MOST_NAMED: usize = 4;
 
@@ -106,12 +109,24 @@ fn sizes(members: impl Iterator<Item = Member>) -> Sizes {
 /// What was asked for under the lease that this router holds.
 #[derive(Debug, Default)]
 pub(super) struct Scaler {
-    asked: BTreeMap<PoolId, u32>,
+    asked: BTreeMap<PoolId, Asked>,
     epoch: Option<u64>,
     /// There is something to ask for that had no room.
     has_more: bool,
     stamp: Option<Stamp>,
     looks_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    extra: u32,
+    at_ms: u64,
+}
+
+impl Asked {
+    fn is_due_again(&self, now_ms: u64) -> bool {
+        now_ms >= self.at_ms.saturating_add(ASKED_EVERY_MS)
+    }
 }
 
 impl Scaler {
@@ -134,7 +149,8 @@ impl Scaler {
             .filter(|(id, it)| *id != home && it.share > 0.0)
             .map(|(id, _)| id)
             .collect();
-        let is_idle = from.is_empty() && self.asked.values().all(|extra| *extra == 0);
+        let is_settled = |asked: &Asked| asked.extra == 0 && !asked.is_due_again(now_ms);
+        let is_idle = from.is_empty() && self.asked.values().all(is_settled);
         if (is_idle && !self.has_more) || now_ms < self.looks_ms {
             return Vec::new();
         }
@@ -151,16 +167,19 @@ impl Scaler {
             let last = self.asked.get(&pool).copied();
             let extra = match from.is_empty() {
                 true => 0,
-                false => regions.map_or(0, |it| extra(home, moves, it)).max(last.unwrap_or(0)),
+                false => {
+                    let asked = last.map_or(0, |last| last.extra);
+                    regions.map_or(0, |it| extra(home, moves, it)).max(asked)
+                }
             };
-            if last != Some(extra) {
+            if last.is_none_or(|last| last.extra != extra || last.is_due_again(now_ms)) {
                 if scalings.len() >= room {
                     self.has_more = true;
                     break;
                 }
                 let stamp = Stamp::next(self.stamp, epoch);
                 self.stamp = Some(stamp);
-                self.asked.insert(pool.clone(), extra);
+                self.asked.insert(pool.clone(), Asked { extra, at_ms: now_ms });
                 let reason = reason.clone();
                 scalings.push(Scaling { pool, instances, ready, extra, reason, stamp, at });
             }

@@ -6,6 +6,7 @@ use crate::{
 };
 
 mod actions;
+mod history;
 mod scenarios;
 mod turns;
 

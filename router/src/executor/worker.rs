@@ -38,9 +38,10 @@ impl Job {
     fn is_due(&self, held: Epochs, now: Instant) -> bool {
         let is_held = self.epoch.is_some() && lease(&self.action, held) == self.epoch;
         match &self.action {
-            // What has ended stays so in the store, whoever is late with what.
-            Action::Event(_) => true,
-            // Asked for once.
+            // What has ended stays so in the store, whoever is late with what; what is under way its next holder
+            // ends, who does not hear of what is written later.
+            Action::Event(event) => is_held || event.ended_at.is_some(),
+            // Asked for again within a minute, by whoever holds the lease then.
             Action::Scale(_) => is_held,
             Action::Replace { .. }
             | Action::Release { .. }

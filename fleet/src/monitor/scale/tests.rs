@@ -98,6 +98,18 @@ fn what_has_no_room_is_asked_for_later() {
     assert_eq!(rig.keeps("eu", 0.0, 1), NOTHING, "once");
 }
 
+/// It may have been lost on its way, or undone by a holder of before that was late.
+#[test]
+fn what_was_asked_for_is_asked_for_again() {
+    let mut rig = Rig::new(&[("us", 2), ("eu", 2)]);
+    for (share, extra) in [(0.0, 2), (1.0, 0)] {
+        assert_eq!(rig.keeps("eu", share, 1), [extra]);
+        rig.now_ms += ASKED_EVERY_MS - 2 * LOOK_EVERY_MS;
+        assert_eq!(rig.keeps("eu", share, 1), NOTHING);
+        assert_eq!(rig.keeps("eu", share, 1), [extra], "a minute later");
+    }
+}
+
 #[test]
 fn who_takes_nothing_asks_for_nothing() {
     for (what, own_share, to, expected) in [

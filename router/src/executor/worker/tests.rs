@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use mrgc_fleet::{
+    failover::{Cause, FailoverEvent, Strategy},
     model::{DesiredState, InstanceId, RegionId, Registration, Standing, Timestamp},
     monitor::{Epochs, Gone},
 };
@@ -142,5 +143,34 @@ async fn what_the_monitor_issues_again_is_not_done_late() {
     assert!(!job.is_due(held, late));
     for other in [None, Some(4)] {
         assert!(!job.is_due(Epochs { health: other, ..held }, at_once), "{other:?}");
+    }
+}
+
+/// The lease's next holder has read what is under way, and would not hear of more.
+#[tokio::test]
+async fn a_failover_under_way_is_its_lease_holders_to_write() {
+    let held = Epochs { health: None, failover: Some(5) };
+    let under_way = FailoverEvent {
+        id: "1".to_owned(),
+        from: "eu".into(),
+        to: vec![HOME.into()],
+        at: Timestamp(1),
+        ended_at: None,
+        duration_ms: None,
+        cause: Cause::Automatic,
+        strategy: Strategy::Immediate,
+        reason: None,
+        operator: None,
+        writer_region: HOME.into(),
+    };
+    let ended = FailoverEvent { ended_at: Some(Timestamp(2)), ..under_way.clone() };
+    for (event, expected) in [(under_way, false), (ended, true)] {
+        let job = Job::new(Action::Event(event), held);
+        let late = job.issued + HELD;
+        assert!(job.is_due(held, late));
+        for failover in [None, Some(6)] {
+            let is_due = job.is_due(Epochs { failover, ..held }, late);
+            assert_eq!(is_due, expected, "{failover:?}");
+        }
     }
 }
