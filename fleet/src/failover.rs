@@ -27,8 +27,9 @@
 //!   priority; where none can carry them, they are refused ([`steer`]).
 //! - **Minimum healthy.** An operator's failover to a region of which less than half takes requests is
 //!   refused, unless forced.
-//! - **Panic.** Where no region of a request is said to be alive, what is said is set aside: stale evidence is
-//!   likelier than the end of the fleet. An operator's order and a network that does not connect stand.
+//! - **Panic.** Where no region of a request is said to be alive, evidence is set aside: that it is stale is
+//!   likelier than the end of the fleet. What instances say of themselves, operators' orders and a network that
+//!   does not connect stand.
 //! - **No instances, no statement.** A region that has none, or plans the drain of all, has not failed.
 //!
 //! The machine of one region is [`RegionMachine`]; of all of them, with operators' orders and the lease
