@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use anyhow::{Context, Result, ensure};
@@ -39,6 +42,7 @@ const ACCOUNT: [(&str, &str); 2] =
 enum Word {
     AllWell,
     Impaired,
+    Terminated,
     Throttles,
     Garbage,
 }
@@ -49,12 +53,15 @@ struct Cloud {
     word: Mutex<Word>,
     looks: Mutex<Vec<String>>,
     told: Mutex<Vec<String>>,
+    /// Whether what Auto Scaling is told is refused.
+    refuses: AtomicBool,
 }
 
 impl Cloud {
     async fn start(word: Word) -> Result<(Arc<Self>, SocketAddr)> {
         let word = Mutex::new(word);
-        let cloud = Arc::new(Self { word, looks: Mutex::default(), told: Mutex::default() });
+        let (looks, told, refuses) = Default::default();
+        let cloud = Arc::new(Self { word, looks, told, refuses });
         let service = Service::new().route("/", post(answer)).with_state(cloud.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -88,6 +95,9 @@ async fn answer(
     };
     if body.starts_with("Action=SetInstanceHealth&") && signed_for("autoscaling") {
         cloud.told.lock().unwrap().push(body);
+        if cloud.refuses.load(Relaxed) {
+            return (StatusCode::FORBIDDEN, String::new());
+        }
         return (StatusCode::OK, "<SetInstanceHealthResponse/>".to_owned());
     }
     if !(body.starts_with("Action=DescribeInstanceStatus&") && signed_for("ec2")) {
@@ -98,18 +108,20 @@ async fn answer(
     match word {
         Word::Throttles => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
         Word::Garbage => (StatusCode::OK, "<html>".to_owned()),
-        Word::AllWell | Word::Impaired => {
-            let item = |id: &str, is_ill: bool| {
+        Word::AllWell | Word::Impaired | Word::Terminated => {
+            let item = |id: &str, is_ill: bool, state: &str| {
                 let (status, detail) =
                     if is_ill { ("impaired", "failed") } else { ("ok", "passed") };
                 format!(
                     "<item><instanceId>{id}</instanceId>\
-                     <instanceState><name>running</name></instanceState>\
+                     <instanceState><name>{state}</name></instanceState>\
                      <systemStatus><status>{status}</status><details><item><name>reachability</name>\
                      <status>{detail}</status></item></details></systemStatus></item>"
                 )
             };
-            let items = [item(WELL, false), item(ILL, word == Word::Impaired)].concat();
+            let state = if word == Word::Terminated { "terminated" } else { "running" };
+            let ill = item(ILL, word == Word::Impaired, state);
+            let items = [item(WELL, false, "running"), ill].concat();
             (StatusCode::OK, format!("<R><instanceStatusSet>{items}</instanceStatusSet></R>"))
         }
     }
@@ -120,16 +132,24 @@ struct Pool {
     router: Router,
     store: Store,
     cloud: Arc<Cloud>,
-    _instances: Vec<Instance>,
+    instances: Vec<Instance>,
+    config: String,
 }
 
 impl Pool {
+    /// EC2 is asked every half second.
     async fn start(word: Word) -> Result<Self> {
+        Self::start_with(word, 0.5).await
+    }
+
+    async fn start_with(word: Word, interval_seconds: f64) -> Result<Self> {
         let (cluster, (cloud, address)) = (Cluster::start().await?, Cloud::start(word).await?);
         let config = format!(
             "[health_check]\ninterval_seconds = 0.5\ntimeout_seconds = 0.5\nfailure_threshold = 60\n\
-             stale_after_seconds = 600.0\n\
-             [aws]\ninstance_status = true\ninterval_seconds = 0.5\nset_instance_health = true\n\
+             stale_after_seconds = 2.0\n\
+             [failover]\nlease_seconds = 2.0\n\
+             [aws]\ninstance_status = true\ninterval_seconds = {interval_seconds:?}\n\
+             set_instance_health = true\n\
              ec2_endpoint = \"http://{address}\"\nauto_scaling_endpoint = \"http://{address}\"\n\
              [[routes]]\nname = \"any\"\n"
         );
@@ -140,7 +160,7 @@ impl Pool {
         }
         let endpoint = Some(cluster.store_endpoint()?);
         let store = Store::connect(&StoreConfig { endpoint, ..StoreConfig::default() }).await?;
-        Ok(Self { cluster, router, store, cloud, _instances: instances })
+        Ok(Self { cluster, router, store, cloud, instances, config })
     }
 
     async fn drained(&self) -> Result<()> {
@@ -246,4 +266,74 @@ async fn an_ec2_that_garbles_changes_nothing_and_what_it_said_expires() -> Resul
     let log = pool.router.program.log();
     ensure!(log.contains("EC2's last word on the instances has expired"), "{log}");
     Ok(())
+}
+
+/// Nobody has to say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_ec2_has_terminated_is_forgotten_once_it_is_silent() -> Result<()> {
+    let _alone = alone().await;
+    let mut pool = Pool::start(Word::AllWell).await?;
+    // Its reports come at a pace of their own, so that it is soon clear that one is missing.
+    let agent = &mut pool.instances[1].agent;
+    agent.kill().await?;
+    agent.restart(&[("MRGC_AGENT__HEARTBEAT__MODE", "fixed")]).await?;
+    pool.all_serve().await?;
+    pool.cloud.say(Word::Terminated);
+    pool.drained().await?;
+    pool.cloud.looks(4).await?;
+    let registered = pool.store.instances(&VIRGINIA.id.into()).await?;
+    ensure!(registered.len() == 3, "it still reports: {registered:?}");
+
+    pool.instances[1].agent.kill().await?;
+    eventually("it is forgotten", PATIENCE, || async {
+        let registered = pool.store.instances(&VIRGINIA.id.into()).await?;
+        Ok((registered.len() == 2).then_some(()))
+    })
+    .await
+    .with_context(|| pool.router.program.log())?;
+    let actions = pool.actions().await?;
+    assert_eq!(actions, ["forget", "set-instance-health", "drain"]);
+    assert_eq!(pool.store.desired(&VIRGINIA.id.into(), &ILL.into()).await?, None);
+    Ok(())
+}
+
+/// What EC2 said of an instance, the next holder of the lease has not heard. Its probes pass all the while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_holder_releases_nobody_before_ec2_has_answered_it() -> Result<()> {
+    let _alone = alone().await;
+    let mut pool = Pool::start_with(Word::Impaired, 8.0).await?;
+    pool.cloud.refuses.store(true, Relaxed);
+    pool.drained().await?;
+    eventually("its group is told", PATIENCE, || async {
+        Ok((!pool.cloud.told.lock().unwrap().is_empty()).then_some(()))
+    })
+    .await?;
+    pool.cloud.say(Word::Garbage);
+    let next = pool.cluster.further_router(VIRGINIA, &pool.config, &ACCOUNT).await?;
+    pool.router.program.kill().await?;
+    pool.router = next;
+    eventually("it asks EC2, and probes", PATIENCE, || async {
+        let passed = pool.metric("mrgc_router_probes_total{outcome=\"passed\"}").await?;
+        let is_asked = pool.metric(FAILED).await? >= Some(1.0);
+        Ok((is_asked && passed >= Some(18.0)).then_some(()))
+    })
+    .await
+    .with_context(|| pool.router.program.log())?;
+    let actions = pool.actions().await?;
+    ensure!(!actions.contains(&"release".to_owned()), "{actions:?}");
+
+    pool.cloud.refuses.store(false, Relaxed);
+    pool.cloud.say(Word::Impaired);
+    eventually("its group is told again, and hears it", PATIENCE, || async {
+        let all = pool.store.audit_trail(Timestamp(0), Timestamp(u64::MAX), 100).await?;
+        let heard = |reason: &str| reason.contains("its Auto Scaling group replaces it");
+        let is_heard = all.iter().any(|record| record.reason.as_deref().is_some_and(heard));
+        Ok(is_heard.then_some(()))
+    })
+    .await
+    .with_context(|| pool.router.program.log())?;
+    let actions = pool.actions().await?;
+    ensure!(!actions.contains(&"release".to_owned()), "{actions:?}");
+    pool.cloud.say(Word::AllWell);
+    pool.all_serve().await
 }

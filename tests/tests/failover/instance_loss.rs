@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use mrgc_fleet::model::{Replacement, Timestamp};
 use mrgc_store::{Store, StoreConfig};
 use mrgc_tests::{
-    cluster::{Cluster, Instance, InstanceSpec, PATIENCE, Router, VIRGINIA, eventually},
+    cluster::{Cluster, Instance, InstanceSpec, PATIENCE, Router, VIRGINIA, eventually, signal},
     load::{Load, LoadConfig, Pace},
     regions::MODEL,
 };
@@ -158,6 +158,30 @@ async fn an_instance_without_its_agent_is_drained_and_replaced_and_back_with_it(
     pool.released(&id).await.with_context(|| logs([&pool.router]))?;
     assert_eq!(pool.actions(&id).await?, ["release", "drain"]);
     pool.no_request_failed().await
+}
+
+/// It hangs, goes on and hangs again, in one life of its agent: somebody is to take its place each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_fails_again_is_replaced_again() -> Result<()> {
+    let mut pool = Pool::start().await?;
+    let id = pool.victim().id.clone();
+    for _ in 0..2 {
+        let victim = pool.victim();
+        signal("STOP", [&victim.agent, &victim.server]).await?;
+        pool.drained(&id).await.with_context(|| logs([&pool.router]))?;
+        let open = eventually("a replacement is open", PATIENCE, || async {
+            let open = pool.store.open_replacements(&VIRGINIA.id.into()).await?;
+            Ok((!open.is_empty()).then_some(open))
+        })
+        .await
+        .with_context(|| logs([&pool.router]))?;
+        ensure!(open.len() == 1 && open[0].instance.as_str() == id, "{open:?}");
+        let victim = pool.victim();
+        signal("CONT", [&victim.agent, &victim.server]).await?;
+        pool.released(&id).await.with_context(|| logs([&pool.router]))?;
+    }
+    assert_eq!(pool.actions(&id).await?, ["release", "drain", "release", "drain"]);
+    Ok(())
 }
 
 /// The agent is there and tells that the model server is gone.

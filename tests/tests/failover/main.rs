@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod capacity;
 mod cloud;
 mod exhausted;
+mod forget;
 mod holder;
 mod hung;
 mod instance_loss;
+mod late;
 mod region_loss;
 mod roles;
 mod support;
