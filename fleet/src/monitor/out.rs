@@ -7,7 +7,7 @@ use crate::model::{DesiredState, Health, InstanceId, Lifecycle, Standing};
 
 impl Monitor {
     /// Who takes no requests, each with all that stands against it: what is wanted of it, its own word, the
-    /// cloud's, its probes and its silence. What live requests show is not in it.
+    /// cloud's, its probes, its silence, and its region. What live requests show is not in it.
     pub fn out(&self) -> BTreeMap<InstanceId, String> {
         let out = |heard: &Heard| Some((heard.id().clone(), self.because(heard)?));
         self.heard.iter().filter_map(out).collect()
@@ -23,6 +23,7 @@ impl Monitor {
         let (id, region) = (heard.id(), &standing.registration.region);
         let is_silent = !is_fresh && standing.report.is_some();
         let is_unknown = !self.regions.iter().any(|known| known.id == *region);
+        let is_cut_off = self.peers.is_ejected(region);
         let reasons = [
             wanted(standing),
             own(standing),
@@ -30,6 +31,7 @@ impl Monitor {
             self.probes.failure(id).map(|why| format!("probes: {why}")),
             is_silent.then(|| "stale: its reports do not come".to_owned()),
             is_unknown.then(|| format!("its region {region} is not registered")),
+            is_cut_off.then(|| format!("no router of {region} answers")),
         ];
         let reasons: Vec<_> = reasons.into_iter().flatten().collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))

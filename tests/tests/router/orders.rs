@@ -211,6 +211,7 @@ async fn without_the_store_an_order_holds_here_and_is_written_when_it_is_back() 
     assert_eq!(overview["unstored_orders"], 1, "{overview}");
     let history = pair.virginia.get(&pair.client, "/failover/history").await?;
     assert_eq!((&history["source"], &history["orders"]), (&json!("router"), &Value::Null));
+    ensure!(history["not_from_store_because"].is_string(), "{history}");
     // What is ordered next goes above it, although neither is stored.
     let given = pair.order(&pair.virginia, "/failover/recover", &lift("bob")).await?;
     assert_eq!(given["replaced"]["operator"], "ada", "{given}");

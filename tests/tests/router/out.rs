@@ -81,7 +81,8 @@ async fn whose_probes_fail_is_shown_with_what_is_wrong() -> Result<()> {
 #[tokio::test]
 async fn who_is_ejected_is_shown_as_out() -> Result<()> {
     let (ill, well) = (failing("ill", Failure::InternalError).await?, model_server("well").await?);
-    let config = "[ejection]\nbase_seconds = 60.0\n[[routes]]\nname = \"any\"\npicker = \"near_best\"";
+    let config =
+        "[ejection]\nbase_seconds = 60.0\n[[routes]]\nname = \"any\"\npicker = \"near_best\"";
     let lone = Setup::new(config)
         .instance("i-ill", ill.address())
         .instance("i-well", well.address())

@@ -84,6 +84,24 @@ fn every_reason_is_told_in_words_and_whoever_serves_has_none() {
 }
 
 #[test]
+fn whose_region_is_not_there_gets_no_requests() {
+    let (mut monitor, standings) = (monitor(), [member("i", "eu").standing]);
+    let why = |monitor: &Monitor| monitor.out_because(&"i".into());
+    read(&mut monitor, &standings, 0);
+    assert_eq!(why(&monitor).as_deref(), Some("its region eu is not registered"));
+    let regions = vec![region("us"), region("eu")];
+    let reading = Reading { regions, standings: standings.to_vec(), ..Reading::default() };
+    monitor.read(reading, SECOND, SECOND);
+    assert_eq!(why(&monitor), None);
+    for now_ms in (SECOND..3 * SECOND).step_by(100) {
+        for ping in monitor.pings_due(now_ms) {
+            monitor.pinged(&ping.region, ping.number, None);
+        }
+    }
+    assert_eq!(why(&monitor).as_deref(), Some("no router of eu answers"));
+}
+
+#[test]
 fn failed_probes_and_silence_are_told_together() {
     let (mut monitor, standings) = (monitor(), [standing("i", |_| {})]);
     let mut now_ms = 0;
