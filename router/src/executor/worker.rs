@@ -87,18 +87,30 @@ impl Worker {
     /// Until nobody submits any more.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = self.next(&mut jobs).await {
-            if !job.is_due(self.leases.epochs(), Instant::now()) {
-                tracing::info!(action = job.name(), "left undone: it came too late");
-                continue;
-            }
-            let error = match timeout(LIMIT, self.writer.act(&job.action)).await {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("not done within {} s", LIMIT.as_secs()),
-            };
-            tracing::warn!(%error, action = job.name(), "not written");
-            self.keep(job);
+            self.take(job).await;
         }
+    }
+
+    async fn take(&mut self, job: Job) {
+        let held = self.leases.epochs();
+        if !job.is_due(held, Instant::now()) {
+            tracing::info!(
+                action = job.name(),
+                "not done: its lease is not held, or it came too late"
+            );
+            // Where nobody is known to hold it, this router may again, in the same epoch.
+            if lease(&job.action, held).is_none() {
+                self.keep(job);
+            }
+            return;
+        }
+        let error = match timeout(LIMIT, self.writer.act(&job.action)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("not done within {} s", LIMIT.as_secs()),
+        };
+        tracing::warn!(%error, action = job.name(), "not written");
+        self.keep(job);
     }
 
     /// What was not written has its turn however much else comes in.
@@ -118,7 +130,7 @@ impl Worker {
         job
     }
 
-    /// Keeps it for another attempt, if the monitor would not issue it again.
+    /// Keeps it for another attempt, if the monitor might not issue it again.
     fn keep(&mut self, job: Job) {
         if !matches!(job.action, Action::Event(_) | Action::Scale(_)) {
             return;

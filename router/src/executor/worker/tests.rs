@@ -150,19 +150,7 @@ async fn what_the_monitor_issues_again_is_not_done_late() {
 #[tokio::test]
 async fn a_failover_under_way_is_its_lease_holders_to_write() {
     let held = Epochs { health: None, failover: Some(5) };
-    let under_way = FailoverEvent {
-        id: "1".to_owned(),
-        from: "eu".into(),
-        to: vec![HOME.into()],
-        at: Timestamp(1),
-        ended_at: None,
-        duration_ms: None,
-        cause: Cause::Automatic,
-        strategy: Strategy::Immediate,
-        reason: None,
-        operator: None,
-        writer_region: HOME.into(),
-    };
+    let under_way = failover("1");
     let ended = FailoverEvent { ended_at: Some(Timestamp(2)), ..under_way.clone() };
     for (event, expected) in [(under_way, false), (ended, true)] {
         let job = Job::new(Action::Event(event), held);
@@ -173,4 +161,65 @@ async fn a_failover_under_way_is_its_lease_holders_to_write() {
             assert_eq!(is_due, expected, "{failover:?}");
         }
     }
+}
+
+fn failover(id: &str) -> FailoverEvent {
+    FailoverEvent {
+        id: id.to_owned(),
+        from: "eu".into(),
+        to: vec![HOME.into()],
+        at: Timestamp(1),
+        ended_at: None,
+        duration_ms: None,
+        cause: Cause::Automatic,
+        strategy: Strategy::Immediate,
+        reason: None,
+        operator: None,
+        writer_region: HOME.into(),
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_written_has_its_turn_however_much_comes_in() {
+    let endpoint = Some("http://127.0.0.1:1".to_owned());
+    let nowhere = StoreConfig { endpoint, ..StoreConfig::default() };
+    let store = Store::connect(&nowhere).await.unwrap();
+    let mut worker = Worker::new(Writer::new(store, HOME.into(), "us-1", None), Arc::default());
+    let job = |id: &str| {
+        Job::new(Action::Event(failover(id)), Epochs { health: None, failover: Some(5) })
+    };
+    worker.keep(job("1"));
+    let retry_at = worker.retry_at;
+    assert!(retry_at > Instant::now(), "after a pause");
+    worker.keep(job("2"));
+    assert_eq!(worker.retry_at, retry_at, "what else fails meanwhile puts off nothing");
+
+    worker.retry_at = Instant::now() - TRY_AGAIN;
+    let (waiting, mut inbox) = mpsc::channel(2);
+    waiting.try_send(job("3")).unwrap();
+    let mut next = async |worker: &mut Worker| {
+        let job = worker.next(&mut inbox).await.unwrap();
+        let Action::Event(event) = &job.action else { unreachable!("{job:?}") };
+        (event.id.clone(), job)
+    };
+    let (id, first) = next(&mut worker).await;
+    assert_eq!(id, "1");
+    worker.keep(first);
+    assert!(worker.retry_at > Instant::now(), "it failed again");
+    assert_eq!(next(&mut worker).await.0, "3");
+    worker.retry_at = Instant::now() - TRY_AGAIN;
+    assert_eq!(next(&mut worker).await.0, "2");
+    assert_eq!(next(&mut worker).await.0, "1");
+}
+
+/// The store was away, and with it the lease: in the same epoch it would not be issued again.
+#[tokio::test]
+async fn a_failover_waits_for_its_lease() {
+    let rig = Rig::start().await;
+    let writer = Writer::new(rig.store.clone(), HOME.into(), "us-1", None);
+    let mut worker = Worker::new(writer, rig.leases.clone());
+    // Only health's is held.
+    let epochs = Epochs { failover: Some(5), ..rig.epochs };
+    worker.take(Job::new(Action::Event(failover("1")), epochs)).await;
+    assert_eq!(worker.unwritten.len(), 1);
 }
