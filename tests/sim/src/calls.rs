@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use mrgc_fleet::{
-    failover::RegionRecord,
+    failover::{FailoverEvent, RegionRecord},
     lease::Write,
-    model::{Desired, Lease, Report},
+    model::{Capacity, Desired, Lease, PoolId, Report},
 };
 
 use crate::{
     faults::Fault,
     network::{Node, Role},
-    store::Look,
+    store::{Look, Yields},
     trace::Note,
     world::{Body, Event, Timer, World},
 };
@@ -26,10 +26,29 @@ const SERVICE_MS: u64 = 15;
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
     Look,
-    ReadLease { which: usize },
-    WriteLease { which: usize, write: Write },
+    ReadLease {
+        which: usize,
+    },
+    WriteLease {
+        which: usize,
+        write: Write,
+    },
     Record(RegionRecord),
-    Wish { machine: usize, wish: Desired },
+    Wish {
+        machine: usize,
+        wish: Desired,
+    },
+    /// Another instance in the place of one, or not any more.
+    Replacement {
+        machine: usize,
+        is_open: bool,
+    },
+    ReadCapacity {
+        pool: PoolId,
+    },
+    WriteCapacity(Capacity),
+    ReadHistory,
+    Failover(FailoverEvent),
 }
 
 #[derive(Clone, Debug)]
@@ -38,8 +57,13 @@ pub(crate) enum Returned {
     Lease(Option<Lease>),
     /// The stored lease, where the write was refused for it.
     LeaseWritten(Result<(), Option<Lease>>),
+    Capacity(Option<Capacity>),
+    History(Vec<FailoverEvent>),
+    /// Also where what is stored is later: another does it by now.
     Done,
-    /// Throttled, in an outage, or superseded.
+    /// Nothing was written, for a person wants it otherwise.
+    Yielded,
+    /// Throttled, or in an outage.
     Refused,
     TimedOut,
 }
@@ -57,27 +81,29 @@ pub(crate) struct Pending {
 #[derive(Clone, Debug)]
 pub(crate) enum Asked {
     Look,
-    ReadLease { which: usize },
-    WriteLease { which: usize, write: Write },
-    Other,
+    ReadLease {
+        which: usize,
+    },
+    WriteLease {
+        which: usize,
+        write: Write,
+    },
+    /// In the epoch of the lease for it, or at the start.
+    ReadHistory {
+        epoch: Option<u64>,
+    },
+    /// A step of the action under way.
+    Step,
 }
 
 impl World {
-    /// Calls the store's replica in a router's region.
-    pub(crate) fn call(&mut self, router: usize, call: Call) {
+    /// Calls the store's replica in a router's region; `false` where too many calls are under way.
+    pub(crate) fn call(&mut self, router: usize, call: Call, asked: Asked) -> bool {
         let now_ms = self.now_ms;
         let caller = &mut self.routers[router];
         if caller.pending.len() == MAX_CALLS {
-            return;
+            return false;
         }
-        let asked = match &call {
-            Call::Look => Asked::Look,
-            Call::ReadLease { which } => Asked::ReadLease { which: *which },
-            Call::WriteLease { which, write } => {
-                Asked::WriteLease { which: *which, write: write.clone() }
-            }
-            Call::Record(_) | Call::Wish { .. } => Asked::Other,
-        };
         caller.calls += 1;
         let (node, boot, number) = (caller.node, caller.boot, caller.calls);
         caller.pending.push(Pending { number, sent_ms: caller.clock.now_ms(now_ms), asked });
@@ -85,6 +111,7 @@ impl World {
         self.send(node, replica, Body::Call { number, call: Box::new(call) });
         let timer = Timer::Call { number };
         self.agenda.plan(now_ms + TIMEOUT_MS, Event::Timer { node, boot, timer });
+        true
     }
 
     /// The store's replica serves a call.
@@ -117,24 +144,53 @@ impl World {
             Call::Record(record) => self.write_record(from, record),
             Call::Wish { machine, wish } => {
                 self.trace.note(now_ms, Note::Wished { by: from, machine, state: wish.state });
-                self.store.wish(machine, region, wish, now_ms);
+                match self.store.wish(machine, region, wish, now_ms) {
+                    Ok(()) => Returned::Done,
+                    Err(Yields) => Returned::Yielded,
+                }
+            }
+            Call::Replacement { machine, is_open } => {
+                self.trace.note(now_ms, Note::Replacement { by: from, machine, is_open });
+                match is_open {
+                    true => self.store.autoscaling.replace(machine),
+                    false => self.store.autoscaling.keep(machine),
+                }
+                Returned::Done
+            }
+            Call::ReadCapacity { pool } => {
+                Returned::Capacity(self.store.autoscaling.capacity(region, &pool).cloned())
+            }
+            Call::WriteCapacity(capacity) => self.write_capacity(from, capacity),
+            Call::ReadHistory => Returned::History(self.store.failovers.latest(region)),
+            Call::Failover(event) => {
+                let about = self.plan.region(&event.from).unwrap_or_default();
+                let is_over = event.ended_at.is_some();
+                self.trace.note(now_ms, Note::Failover { by: from, about, is_over });
+                self.store.failovers.write(region, event);
                 Returned::Done
             }
         }
+    }
+
+    fn write_capacity(&mut self, from: Node, capacity: Capacity) -> Returned {
+        let before = self.store.autoscaling.capacity(from.region, &capacity.pool).cloned();
+        if self.store.autoscaling.scale(from.region, capacity.clone()).is_ok() {
+            let desired = capacity.desired;
+            self.trace.note(self.now_ms, Note::Scaled { by: from, desired });
+            self.watch.capacity_stored(from, before.as_ref(), &capacity, &self.plan);
+        }
+        Returned::Done
     }
 
     fn write_record(&mut self, from: Node, record: RegionRecord) -> Returned {
         let Some(about) = self.plan.region(&record.region) else { return Returned::Done };
         let before = self.store.recorded(from.region, about).map(|stored| stored.stamp);
         let stamp = record.stamp;
-        match self.store.record(from.region, about, record, self.now_ms) {
-            Ok(()) => {
-                self.trace.note(self.now_ms, Note::Recorded { by: from, about, stamp });
-                self.watch.record_stored(from, before, stamp);
-                Returned::Done
-            }
-            Err(_) => Returned::Refused,
+        if self.store.record(from.region, about, record, self.now_ms).is_ok() {
+            self.trace.note(self.now_ms, Note::Recorded { by: from, about, stamp });
+            self.watch.record_stored(from, before, stamp);
         }
+        Returned::Done
     }
 
     /// An agent's report reaches the store.

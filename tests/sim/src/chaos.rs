@@ -41,13 +41,15 @@ pub(crate) struct Chaos {
     pub lasting: Lasting,
 }
 
-/// What operators want even when all faults are over.
+/// What stays when all faults are over.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lasting {
     /// An instance that stays in quarantine.
     pub instance: Option<usize>,
     /// A region that stays failed over.
     pub region: Option<usize>,
+    /// An instance that goes on failing its probes, which is no operator's will.
+    pub failing: Option<usize>,
 }
 
 /// What a fault does later.
@@ -228,7 +230,7 @@ impl World {
             self.resume(self.routers[no].node);
             self.start_router(no);
         }
-        self.leave_orders();
+        self.leave_some();
         self.settle_orders();
         self.agenda.plan(self.now_ms + 3_000, Event::Aftermath(Aftermath::Settle));
     }

@@ -13,6 +13,7 @@ mod calls;
 mod chaos;
 mod clock;
 mod dispatcher;
+mod executor;
 mod faults;
 mod flight;
 mod journey;

@@ -8,8 +8,8 @@ use mrgc_fleet::{
     failover::Output,
     health::{ProbeResult, Verdict},
     lease::{Action, Contender},
-    model::{Desired, DesiredState, Stamp, Standing},
-    monitor::{self, Epochs, Monitor, Reading},
+    model::Standing,
+    monitor::{Epochs, Monitor, Reading},
     routing::Scratch,
     snapshot::Snapshot,
 };
@@ -17,6 +17,7 @@ use mrgc_fleet::{
 use crate::{
     calls::{Asked, Call, Pending, Returned},
     clock::Clock,
+    executor::Executor,
     flight::Flight,
     machine::Life,
     network::Node,
@@ -37,6 +38,8 @@ const SNAPSHOT_EVERY_MS: u64 = 250;
 /// Between two looks at what a lease's holder has to do.
 const ACTIONS_EVERY_MS: u64 = 1_000;
 const LEASE_TTL_MS: u64 = 5_000;
+/// Until the history is read again that was not.
+const TRY_AGAIN_MS: u64 = 5_000;
 /// Until a region's balancer notices that a router is gone.
 const NOTICED_MS: u64 = 1_500;
 const LEASE_NAMES: [&str; LEASES] = ["health", "failover"];
@@ -58,6 +61,8 @@ pub(crate) struct Router {
     pub leases: [Contender; LEASES],
     pub pending: Vec<Pending>,
     pub calls: u64,
+    pub executor: Executor,
+    pub history: History,
     /// By the instances' numbers.
     pub known: Vec<Option<Known>>,
     /// Probes under way, with their numbers.
@@ -67,6 +72,14 @@ pub(crate) struct Router {
     snapshot_ms: u64,
     actions_ms: u64,
     is_outdated: bool,
+}
+
+/// What a router knows of past failovers from the store.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// In which epoch of its lease.
+    pub known_in: Option<u64>,
+    asked_ms: Option<u64>,
 }
 
 impl Router {
@@ -90,6 +103,8 @@ impl Router {
             leases: LEASE_NAMES.map(|name| Contender::new(name, &holder, LEASE_TTL_MS)),
             pending: Vec::new(),
             calls: 0,
+            executor: Executor::default(),
+            history: History::default(),
             known: Vec::new(),
             probes: Vec::new(),
             probes_sent: 0,
@@ -138,16 +153,17 @@ impl World {
         self.probe(no);
         self.evaluate(no);
         self.contend(no);
+        self.read_history(no);
         let now_ms = self.routers[no].now_ms(self.now_ms);
         let router = &mut self.routers[no];
         if router.read_ms.is_none_or(|read_ms| now_ms >= read_ms + READ_EVERY_MS) {
             router.read_ms = Some(now_ms);
-            self.call(no, Call::Look);
+            self.call(no, Call::Look, Asked::Look);
         }
         let router = &mut self.routers[no];
         if now_ms >= router.actions_ms + ACTIONS_EVERY_MS {
             router.actions_ms = now_ms;
-            self.do_actions(no);
+            self.find_actions(no);
         }
         self.publish(no);
     }
@@ -240,7 +256,13 @@ impl World {
         let mut lost = Vec::new();
         self.watch.looks(router, self.now_ms);
         for output in router.monitor.evaluate(now_ms, at) {
-            let Output::Changed { region, transition } = output else { continue };
+            let (region, transition) = match output {
+                Output::Changed { region, transition } => (region, transition),
+                Output::Event { event, .. } => {
+                    self.watch.failover_seen(router.node, &event, self.now_ms);
+                    continue;
+                }
+            };
             let Some(about) = self.plan.region(&region) else { continue };
             let (state, share) = (transition.to, transition.share);
             self.trace.note(self.now_ms, Note::Region { router: router.node, about, state, share });
@@ -279,51 +301,30 @@ impl World {
             let now_ms = router.clock.now_ms(self.now_ms);
             match router.leases[which].next(now_ms, router.clock.wall(self.now_ms)) {
                 Action::Wait { .. } => {}
-                Action::Read => self.call(no, Call::ReadLease { which }),
-                Action::Write(write) => self.call(no, Call::WriteLease { which, write }),
+                Action::Read => {
+                    self.call(no, Call::ReadLease { which }, Asked::ReadLease { which });
+                }
+                Action::Write(write) => {
+                    let asked = Asked::WriteLease { which, write: write.clone() };
+                    self.call(no, Call::WriteLease { which, write }, asked);
+                }
             }
         }
     }
 
-    /// What a lease's holder has to do.
-    fn do_actions(&mut self, no: usize) {
-        let at_ms = self.now_ms;
+    /// Reads what the lease's holders before this one have written, until that is known; and once, as soon as
+    /// it starts, what there is.
+    fn read_history(&mut self, no: usize) {
         let router = &mut self.routers[no];
-        let epochs = router.epochs(at_ms);
-        let (now_ms, at) = (router.clock.now_ms(at_ms), router.clock.wall(at_ms));
-        self.watch.leads(router, at_ms);
-        for action in router.monitor.actions(epochs, usize::MAX, now_ms, at) {
-            let call = match action {
-                monitor::Action::Replace { instance, .. } => {
-                    self.wish(no, &instance, DesiredState::Draining)
-                }
-                monitor::Action::Release { instance } => {
-                    self.wish(no, &instance, DesiredState::Serving)
-                }
-                monitor::Action::Record(record) => Call::Record(record),
-                monitor::Action::Forget { .. }
-                | monitor::Action::Scale(_)
-                | monitor::Action::Event(_) => continue,
-            };
-            self.call(no, call);
+        let (epoch, now_ms) = (router.epochs(self.now_ms).failover, router.now_ms(self.now_ms));
+        let history = &mut router.history;
+        let is_first = history.asked_ms.is_none();
+        let is_due = history.asked_ms.is_none_or(|asked_ms| now_ms >= asked_ms + TRY_AGAIN_MS);
+        let is_new = epoch.is_some() && epoch != history.known_in;
+        if is_first || (is_new && is_due) {
+            history.asked_ms = Some(now_ms);
+            self.call(no, Call::ReadHistory, Asked::ReadHistory { epoch });
         }
-    }
-
-    fn wish(&self, no: usize, instance: &Standing, state: DesiredState) -> Call {
-        let router = &self.routers[no];
-        let id = instance.registration.id.clone();
-        let wish = Desired {
-            region: instance.registration.region.clone(),
-            state,
-            reason: None,
-            operator: Some(format!("router-{no}")),
-            automatic: true,
-            at: router.clock.wall(self.now_ms),
-            writer_region: self.plan.regions[router.node.region].id.clone(),
-            stamp: Stamp::default(),
-            instance: id.clone(),
-        };
-        Call::Wish { machine: crate::plan::number(id.as_str()), wish }
     }
 
     /// A call came back, or was waited for too long.
@@ -361,7 +362,16 @@ impl World {
             (Asked::ReadLease { which } | Asked::WriteLease { which, .. }, _) => {
                 router.leases[which].failed(now_ms);
             }
-            (Asked::Look | Asked::Other, _) => {}
+            (Asked::ReadHistory { epoch }, Returned::History(events)) => {
+                // A start's comes too late where a lease's is known.
+                if epoch >= router.history.known_in {
+                    router.history.known_in = epoch;
+                    self.watch.history_read(router.node, &events);
+                    router.monitor.restore(events, epoch);
+                }
+            }
+            (Asked::Step, returned) => self.step_returned(no, returned),
+            (Asked::Look | Asked::ReadHistory { .. }, _) => {}
         }
     }
 }
@@ -387,7 +397,7 @@ impl Asked {
     fn is_of(&self, lease: usize) -> bool {
         match self {
             Self::ReadLease { which } | Self::WriteLease { which, .. } => *which == lease,
-            Self::Look | Self::Other => false,
+            _ => false,
         }
     }
 }

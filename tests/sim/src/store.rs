@@ -5,6 +5,8 @@
 //! supersedes the stored one by (generation, sequence), a lease is written over the stamp that was read, an
 //! opinion is stamped above all that its writer saw.
 
+mod autoscaling;
+mod failovers;
 mod versioned;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -16,7 +18,7 @@ use mrgc_fleet::{
     model::{Desired, Lease, Registration, Report, Stamp, Standing},
 };
 
-use self::versioned::Versioned;
+use self::{autoscaling::Autoscaling, failovers::Failovers, versioned::Versioned};
 use crate::faults::{Fault, Tally};
 
 /// Leases that the routers of a region contend for: what instances need, and what is said of regions.
@@ -35,6 +37,8 @@ pub(crate) struct Store {
     /// By the region that wrote them, then by the region that they are about.
     records: Vec<Vec<Versioned<RegionRecord>>>,
     leases: Vec<[Option<Lease>; LEASES]>,
+    pub failovers: Failovers,
+    pub autoscaling: Autoscaling,
     /// How each region's replica is.
     pub replicas: Vec<Replica>,
 }
@@ -69,6 +73,10 @@ pub(crate) enum Refused {
     Superseded,
 }
 
+/// What a person keeps out of service stays out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Yields;
+
 /// Everything a router reads at one look.
 #[derive(Debug)]
 pub(crate) struct Look {
@@ -89,6 +97,8 @@ impl Store {
                 .map(|_| (0..regions).map(|_| Versioned::default()).collect())
                 .collect(),
             leases: vec![[None, None]; regions],
+            failovers: Failovers::new(regions),
+            autoscaling: Autoscaling::default(),
             replicas: vec![Replica::default(); regions],
         }
     }
@@ -144,14 +154,21 @@ impl Store {
     }
 
     /// Writes what a region wants of an instance, unless that yields to what is wanted already.
-    pub(crate) fn wish(&mut self, no: usize, writer: usize, wish: Desired, now_ms: u64) {
+    pub(crate) fn wish(
+        &mut self,
+        no: usize,
+        writer: usize,
+        wish: Desired,
+        now_ms: u64,
+    ) -> Result<(), Yields> {
         let seen = self.wanted(no, writer, now_ms);
         if seen.as_ref().is_some_and(|seen| wish.yields_to(seen)) {
-            return;
+            return Err(Yields);
         }
         let sequence = seen.map_or(0, |seen| seen.stamp.sequence + 1);
         let wish = Desired { stamp: Stamp { epoch: 0, sequence }, ..wish };
         self.instances[no].wishes.entry(writer).or_default().write(now_ms, wish);
+        Ok(())
     }
 
     /// What is wanted of an instance, as a region's replica has it.

@@ -30,6 +30,9 @@ pub(crate) enum Note {
     Leased { by: Node, which: usize, stamp: Stamp },
     Recorded { by: Node, about: usize, stamp: Stamp },
     Wished { by: Node, machine: usize, state: DesiredState },
+    Replacement { by: Node, machine: usize, is_open: bool },
+    Scaled { by: Node, desired: u32 },
+    Failover { by: Node, about: usize, is_over: bool },
 }
 
 /// The latest notes, and a hash of all.
@@ -105,6 +108,11 @@ impl Note {
                 [13, node(by), about as u64 + (stamp.epoch << 8), stamp.sequence]
             }
             Self::Wished { by, machine, state } => [14, node(by), machine as u64, state as u64],
+            Self::Replacement { by, machine, is_open } => {
+                [15, node(by), machine as u64, is_open.into()]
+            }
+            Self::Scaled { by, desired } => [16, node(by), desired.into(), 0],
+            Self::Failover { by, about, is_over } => [17, node(by), about as u64, is_over.into()],
         };
         words.into_iter()
     }
@@ -139,6 +147,17 @@ impl fmt::Display for Note {
             }
             Self::Wished { by, machine, state } => {
                 write!(f, "{by} wants i-{machine} {}", state.as_str())
+            }
+            Self::Replacement { by, machine, is_open } => {
+                let verb = if *is_open { "asks for" } else { "calls off" };
+                write!(f, "{by} {verb} a replacement of i-{machine}")
+            }
+            Self::Scaled { by, desired } => {
+                write!(f, "{by} asks for {desired} instances of a pool")
+            }
+            Self::Failover { by, about, is_over } => {
+                let phase = if *is_over { "over" } else { "under way" };
+                write!(f, "{by} writes of a failover of region {about} that is {phase}")
             }
         }
     }

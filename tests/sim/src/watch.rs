@@ -6,11 +6,13 @@ mod regions;
 mod requests;
 mod settled;
 mod shares;
+mod written;
 
 use mrgc_fleet::{failover::MAX_EVENTS, health::MAX_OUTSTANDING, model::Stamp};
 
 use crate::{
     calls::MAX_CALLS,
+    executor::WAITING,
     network::Node,
     plan::{Plan, ROUTERS},
     router::Router,
@@ -19,6 +21,7 @@ use crate::{
 use regions::Sights;
 pub(crate) use shares::Draw;
 pub use shares::Draws;
+use written::Failovers;
 
 /// Within which a router's news reaches its decisions: until the next look at what is due, and the next
 /// snapshot.
@@ -47,6 +50,7 @@ pub(crate) struct Watch {
     /// How many instances each router has read of, and since when so many, in virtual time.
     read_of: Vec<(usize, u64)>,
     regions: Sights,
+    failovers: Failovers,
     pub draws: Draws,
     pub served: u64,
     pub refused: u64,
@@ -72,6 +76,7 @@ impl Watch {
             interrupted: vec![false; instances],
             read_of: vec![(0, 0); routers],
             regions: Sights::new(plan),
+            failovers: Failovers::new(routers),
             draws: Draws::default(),
             served: 0,
             refused: 0,
@@ -101,6 +106,7 @@ impl Watch {
         self.probes[router.no].fill(Expected::default());
         self.read_of[router.no] = (0, 0);
         self.regions.forget(router);
+        self.failovers.forget(router);
     }
 
     /// An instance leaves service for a while: a person wants it to, or its agent starts anew.
@@ -121,6 +127,7 @@ impl Watch {
         for (size, most, what) in [
             (router.probes.len(), plan.probes().parallel as usize, "probes under way"),
             (router.pending.len(), MAX_CALLS, "calls under way"),
+            (router.executor.waiting(), WAITING, "actions that wait"),
             (monitor.pings_outstanding(), MAX_OUTSTANDING, "pings under way to one region"),
             (monitor.events_waiting(), MAX_EVENTS, "failovers to be written"),
             (monitor.handler().kept(), MAX_EVENTS + regions, "the history of failovers"),

@@ -246,7 +246,8 @@ impl World {
         }
         if self.now_ms >= self.settled_ms && self.now_ms.is_multiple_of(SETTLED_EVERY_MS) {
             let lasting = &self.chaos.lasting;
-            self.watch.settled(&self.routers, lasting, self.now_ms, &self.plan);
+            let (routers, store) = (&self.routers, &self.store);
+            self.watch.settled(routers, store, lasting, self.now_ms, &self.plan);
         }
     }
 

@@ -6,7 +6,10 @@ use mrgc_fleet::{
 };
 
 use super::{Aftermath, Lasting};
-use crate::{faults::Fault, world::World};
+use crate::{faults::Fault, machine::ReportedHealth, store::Yields, world::World};
+
+/// Instances of a region of which one may fail, and the region is well.
+const MANY: usize = 8;
 
 impl World {
     /// An instance is to drain, or to be kept away from everybody.
@@ -42,7 +45,11 @@ impl World {
             stamp: Stamp::default(),
         };
         self.watch.interrupted(no);
-        self.store.wish(no, writer, wish, self.now_ms);
+        if state == DesiredState::Serving {
+            self.store.autoscaling.keep(no);
+        }
+        // A person's yields to nobody's.
+        let (Ok(()) | Err(Yields)) = self.store.wish(no, writer, wish, self.now_ms);
     }
 
     /// A region is failed over or pinned, or two operators disagree about it.
@@ -102,19 +109,27 @@ impl World {
         self.store.order(about, writer, order, self.now_ms);
     }
 
-    /// Some orders are there to stay.
-    pub(super) fn leave_orders(&mut self) {
+    /// Some orders are there to stay, and some failure.
+    pub(super) fn leave_some(&mut self) {
         let rng = &mut self.chaos.rng;
         let (instances, regions) = (self.machines.len(), self.plan.regions.len());
-        self.chaos.lasting = Lasting {
-            instance: (rng.u8(0..3) == 0).then(|| rng.usize(0..instances)),
-            region: (rng.u8(0..6) == 0).then(|| rng.usize(0..regions)),
+        let instance = (rng.u8(0..3) == 0).then(|| rng.usize(0..instances));
+        let region = (rng.u8(0..6) == 0).then(|| rng.usize(0..regions));
+        let failing = (rng.u8(0..3) == 0).then(|| rng.usize(0..instances));
+        // One among few would take its region down with it.
+        let beside = |no: usize| {
+            self.machines.iter().filter(|m| m.node.region == self.machines[no].node.region).count()
         };
+        let failing = failing.filter(|no| Some(*no) != instance && beside(*no) >= MANY);
+        if let Some(no) = failing {
+            self.machines[no].reported = ReportedHealth::Garbage;
+        }
+        self.chaos.lasting = Lasting { instance, region, failing };
     }
 
     /// Everybody wants everything else to serve again.
     pub(super) fn settle_orders(&mut self) {
-        let Lasting { instance, region } = self.chaos.lasting;
+        let Lasting { instance, region, .. } = self.chaos.lasting;
         if let Some(no) = instance {
             self.want(no, DesiredState::Quarantined);
         }

@@ -7,6 +7,7 @@ use crate::{
     chaos::Lasting,
     plan::{Plan, number},
     router::Router,
+    store::Store,
 };
 
 impl Watch {
@@ -14,10 +15,12 @@ impl Watch {
     pub(crate) fn settled(
         &mut self,
         routers: &[Router],
+        store: &Store,
         lasting: &Lasting,
         at_ms: u64,
         plan: &Plan,
     ) {
+        self.all_is_written(routers, store, lasting, at_ms, plan);
         let all = plan.instances.len();
         for router in routers {
             let node = router.node;
@@ -27,7 +30,8 @@ impl Watch {
             });
             let views = router.snapshot.views().filter(|view| view.key.level == Level::Instance);
             for candidate in views.flat_map(|view| &view.candidates) {
-                let is_out = lasting.instance == Some(number(&candidate.id));
+                let no = Some(number(&candidate.id));
+                let is_out = lasting.instance == no || lasting.failing == no;
                 self.check(candidate.ready != is_out, "in the end all serve who should", || {
                     format!("{} is ready: {}, by {node}", candidate.id, candidate.ready)
                 });
