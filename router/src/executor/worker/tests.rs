@@ -8,7 +8,8 @@ use mrgc_fleet::{
 use mrgc_store::{Store, StoreConfig, embedded};
 use tokio::net::TcpListener;
 
-use super::*;
+use super::{super::past_failovers, *};
+use crate::sync::wall_clock;
 
 const HOME: &str = "us";
 const HELD: Duration = Duration::from_secs(60);
@@ -222,4 +223,13 @@ async fn a_failover_waits_for_its_lease() {
     let epochs = Epochs { failover: Some(5), ..rig.epochs };
     worker.take(Job::new(Action::Event(failover("1")), epochs)).await;
     assert_eq!(worker.unwritten.len(), 1);
+}
+
+#[tokio::test]
+async fn the_next_holder_reads_of_failovers_that_a_clock_ahead_put_into_the_future() {
+    let rig = Rig::start().await;
+    let day = Duration::from_hours(24).as_millis() as u64;
+    let ahead = FailoverEvent { at: Timestamp(wall_clock().0 + day), ..failover("1") };
+    rig.store.record_failover_event(&ahead).await.unwrap();
+    assert_eq!(past_failovers(&rig.store, &HOME.into()).await.unwrap(), [ahead]);
 }
