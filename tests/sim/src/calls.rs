@@ -152,8 +152,8 @@ impl World {
             Call::Replacement { machine, is_open } => {
                 self.trace.note(now_ms, Note::Replacement { by: from, machine, is_open });
                 match is_open {
-                    true => self.store.autoscaling.replace(machine),
-                    false => self.store.autoscaling.keep(machine),
+                    true => self.store.autoscaling.ask_for(machine),
+                    false => self.store.autoscaling.call_off(machine),
                 }
                 Returned::Done
             }

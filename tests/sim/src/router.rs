@@ -1,5 +1,6 @@
 //! A router: the fleet's own machines, and what the shell around them does.
 
+mod history;
 mod known;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::{
     world::{Body, Event, Timer, World},
 };
 
+use history::History;
 pub(crate) use known::Known;
 
 /// Between two looks at what is due.
@@ -38,8 +40,6 @@ const SNAPSHOT_EVERY_MS: u64 = 250;
 /// Between two looks at what a lease's holder has to do.
 const ACTIONS_EVERY_MS: u64 = 1_000;
 const LEASE_TTL_MS: u64 = 5_000;
-/// Until the history is read again that was not.
-const TRY_AGAIN_MS: u64 = 5_000;
 /// Until a region's balancer notices that a router is gone.
 const NOTICED_MS: u64 = 1_500;
 const LEASE_NAMES: [&str; LEASES] = ["health", "failover"];
@@ -72,14 +72,6 @@ pub(crate) struct Router {
     snapshot_ms: u64,
     actions_ms: u64,
     is_outdated: bool,
-}
-
-/// What a router knows of past failovers from the store.
-#[derive(Debug, Default)]
-pub(crate) struct History {
-    /// In which epoch of its lease.
-    pub known_in: Option<u64>,
-    asked_ms: Option<u64>,
 }
 
 impl Router {
@@ -309,21 +301,6 @@ impl World {
                     self.call(no, Call::WriteLease { which, write }, asked);
                 }
             }
-        }
-    }
-
-    /// Reads what the lease's holders before this one have written, until that is known; and once, as soon as
-    /// it starts, what there is.
-    fn read_history(&mut self, no: usize) {
-        let router = &mut self.routers[no];
-        let (epoch, now_ms) = (router.epochs(self.now_ms).failover, router.now_ms(self.now_ms));
-        let history = &mut router.history;
-        let is_first = history.asked_ms.is_none();
-        let is_due = history.asked_ms.is_none_or(|asked_ms| now_ms >= asked_ms + TRY_AGAIN_MS);
-        let is_new = epoch.is_some() && epoch != history.known_in;
-        if is_first || (is_new && is_due) {
-            history.asked_ms = Some(now_ms);
-            self.call(no, Call::ReadHistory, Asked::ReadHistory { epoch });
         }
     }
 

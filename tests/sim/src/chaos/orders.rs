@@ -46,9 +46,9 @@ impl World {
         };
         self.watch.interrupted(no);
         if state == DesiredState::Serving {
-            self.store.autoscaling.keep(no);
+            self.store.autoscaling.call_off(no);
         }
-        // A person's yields to nobody's.
+        // A person's wish yields to none.
         let (Ok(()) | Err(Yields)) = self.store.wish(no, writer, wish, self.now_ms);
     }
 

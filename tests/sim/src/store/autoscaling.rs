@@ -16,12 +16,12 @@ pub(crate) struct Autoscaling {
 
 impl Autoscaling {
     /// Asks for another instance in the place of one. Asking again changes nothing.
-    pub(crate) fn replace(&mut self, no: usize) {
+    pub(crate) fn ask_for(&mut self, no: usize) {
         self.replacements.insert(no, true);
     }
 
     /// It is not to be replaced any more, if it was.
-    pub(crate) fn keep(&mut self, no: usize) {
+    pub(crate) fn call_off(&mut self, no: usize) {
         self.replacements.entry(no).and_modify(|is_open| *is_open = false);
     }
 
