@@ -8,7 +8,10 @@ use mrgc_fleet::{
 use mrgc_store::{Store, StoreConfig, embedded};
 use tokio::net::TcpListener;
 
-use super::{super::past_failovers, *};
+use super::{
+    super::{Executor, past_failovers},
+    *,
+};
 use crate::sync::wall_clock;
 
 const HOME: &str = "us";
@@ -232,4 +235,22 @@ async fn the_next_holder_reads_of_failovers_that_a_clock_ahead_put_into_the_futu
     let ahead = FailoverEvent { at: Timestamp(wall_clock().0 + day), ..failover("1") };
     rig.store.record_failover_event(&ahead).await.unwrap();
     assert_eq!(past_failovers(&rig.store, &HOME.into()).await.unwrap(), [ahead]);
+}
+
+#[tokio::test]
+async fn the_history_is_read_for_the_epoch_that_is_held_alone() {
+    let rig = Rig::start().await;
+    let failover = Some(rig.store.keep_lease("failover/us", "us-1", HELD));
+    let leases = Arc::new(Leases { health: None, failover });
+    while leases.epochs().failover.is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let history = Some((rig.store.clone(), HOME.into()));
+    let executor = Executor { leases, waiting: None, history };
+    let epoch = executor.epochs().failover.unwrap();
+    for (asked, expected) in [(epoch, true), (epoch + 1, false)] {
+        let (events, mut inbox) = mpsc::channel(1);
+        executor.read_history(asked, events);
+        assert_eq!(inbox.recv().await.is_some(), expected, "{asked}, {epoch} is held");
+    }
 }
