@@ -16,7 +16,7 @@ use crate::{
 const LOOK_EVERY_MS: u64 = 1_000;
 /// How often it is asked for again: what was asked for may be lost on its way to the store, or undone by a
 /// former holder that was late.
-const ASKED_EVERY_MS: u64 = 60_000;
+const ASKED_EVERY_MS: u64 = 20_000;
 /// Regions that a reason names.
 const MOST_NAMED: usize = 4;
 
@@ -115,6 +115,8 @@ pub(super) struct Scaler {
     has_more: bool,
     stamp: Option<Stamp>,
     looks_ms: u64,
+    /// With all traffic where it belongs.
+    rests_until_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -149,12 +151,12 @@ impl Scaler {
             .filter(|(id, it)| *id != home && it.share > 0.0)
             .map(|(id, _)| id)
             .collect();
-        let is_settled = |asked: &Asked| asked.extra == 0 && !asked.is_due_again(now_ms);
-        let is_idle = from.is_empty() && self.asked.values().all(is_settled);
-        if (is_idle && !self.has_more) || now_ms < self.looks_ms {
+        let is_idle = from.is_empty() && self.asked.values().all(|asked| asked.extra == 0);
+        let rests = is_idle && !self.has_more && now_ms < self.rests_until_ms;
+        if rests || now_ms < self.looks_ms {
             return Vec::new();
         }
-        self.looks_ms = now_ms + LOOK_EVERY_MS;
+        (self.looks_ms, self.rests_until_ms) = (now_ms + LOOK_EVERY_MS, now_ms + ASKED_EVERY_MS);
         let sizes = sizes(members);
         let reason = reason(&from);
         let pools: BTreeSet<PoolId> = sizes.keys().chain(self.asked.keys()).cloned().collect();

@@ -41,7 +41,7 @@ impl Job {
             // What has ended stays so in the store, whoever is late with what; what is under way its next holder
             // ends, who does not hear of what is written later.
             Action::Event(event) => is_held || event.ended_at.is_some(),
-            // Asked for again within a minute, by whoever holds the lease then.
+            // Asked for again within seconds, by whoever holds the lease then.
             Action::Scale(_) => is_held,
             Action::Replace { .. }
             | Action::Release { .. }

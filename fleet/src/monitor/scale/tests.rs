@@ -106,8 +106,19 @@ fn what_was_asked_for_is_asked_for_again() {
         assert_eq!(rig.keeps("eu", share, 1), [extra]);
         rig.now_ms += ASKED_EVERY_MS - 2 * LOOK_EVERY_MS;
         assert_eq!(rig.keeps("eu", share, 1), NOTHING);
-        assert_eq!(rig.keeps("eu", share, 1), [extra], "a minute later");
+        assert_eq!(rig.keeps("eu", share, 1), [extra], "a while later");
     }
+}
+
+/// A router may hold the lease before it has read the store.
+#[test]
+fn who_knew_of_no_instance_asks_when_it_does() {
+    let mut rig = Rig::new(&[("us", 2), ("eu", 2)]);
+    let members = std::mem::take(&mut rig.members);
+    assert_eq!(rig.keeps("eu", 1.0, 1), NOTHING);
+    rig.members = members;
+    rig.now_ms += ASKED_EVERY_MS;
+    assert_eq!(rig.keeps("eu", 1.0, 1), [0]);
 }
 
 #[test]
