@@ -53,6 +53,8 @@ pub(crate) struct Leg {
     pub held_back: bool,
     /// All regions were tried.
     pub is_last_round: bool,
+    /// Another region's router had no room for it.
+    pub found_no_room: bool,
     /// What it ends with if nobody is left now.
     pub ending: Ending,
     deadline_ms: u64,
@@ -131,6 +133,7 @@ impl Leg {
             elsewhere: false,
             held_back: false,
             is_last_round: false,
+            found_no_room: false,
             ending: Ending::NoRoute,
             deadline_ms: now_ms + DEADLINE_MS,
             going: None,
@@ -250,6 +253,7 @@ impl World {
             decisions: 0,
             held_back: false,
             is_last_round: false,
+            found_no_room: false,
             ending: Ending::NoRoute,
             going: None,
             sent: 0,
@@ -397,6 +401,7 @@ impl Leg {
         let Answer { outcome, attempts, no_capacity } = answer;
         if no_capacity {
             self.trail.give_back();
+            self.found_no_room = true;
             return None;
         }
         if outcome.is_failure() {

@@ -88,7 +88,7 @@ impl World {
         self.trace.note(self.now_ms, Note::Finished { router: router.node, ending });
         let Some(ticket) = self.tickets.get(leg.ticket) else { return };
         let lasting = &self.chaos.lasting;
-        self.watch.concluded(ticket, router.node, ending, lasting, &self.plan);
+        self.watch.concluded(router, leg, ticket, ending, lasting, &self.plan);
         if matches!(ending, Ending::NoRoute | Ending::Failed) {
             self.watch.left_over(router, leg, ticket, self.now_ms, &self.plan);
         }

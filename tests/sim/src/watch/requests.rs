@@ -12,7 +12,6 @@ use crate::{
     chaos::Lasting,
     flight::Place,
     journey::Leg,
-    network::Node,
     plan::{Plan, number},
     router::Router,
     traffic::{ATTEMPTS, Ending, Ticket},
@@ -110,8 +109,9 @@ impl Watch {
     /// A client has its answer.
     pub(crate) fn concluded(
         &mut self,
+        router: &Router,
+        leg: &Leg,
         ticket: &Ticket,
-        router: Node,
         ending: Ending,
         lasting: &Lasting,
         plan: &Plan,
@@ -128,11 +128,14 @@ impl Watch {
             places.any(|place| Some(place.region) != lasting.region && plan.permits(needs, place))
         };
         // With a region less, the others may be full.
-        let is_well =
-            ending == Ending::Served || (ending == Ending::Shed && lasting.region.is_some());
+        let is_full = ending == Ending::Shed || (ending == Ending::NoRoute && leg.found_no_room);
+        let is_well = ending == Ending::Served || (is_full && lasting.region.is_some());
         let fails = ticket.entered_ms >= self.settled_ms && !is_well;
         self.check(!fails || !could_go(), "in the end every request is served", || {
-            format!("one with {needs:?} by {router} is {ending:?}, after {:?}", ticket.sent_to)
+            format!(
+                "one with {needs:?} by {} is {ending:?}, after {:?}",
+                router.node, ticket.sent_to
+            )
         });
     }
 

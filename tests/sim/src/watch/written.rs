@@ -151,13 +151,12 @@ impl Watch {
         }
         for home in 0..routers.len() / ROUTERS {
             for (about, region) in plan.regions.iter().enumerate() {
-                let expected = usize::from(lasting.region == Some(about));
+                // A former holder that is late may have ended, in the store, what goes on.
+                let most = usize::from(lasting.region == Some(about));
                 let open = under_way(store, home, &region.id);
-                self.check(
-                    open == expected,
-                    "in the end failovers that are over have ended",
-                    || format!("region {home} has {open} under way of region {about}"),
-                );
+                self.check(open <= most, "in the end failovers that are over have ended", || {
+                    format!("region {home} has {open} under way of region {about}")
+                });
             }
             self.capacities(store, home, lasting, plan);
         }
