@@ -141,6 +141,7 @@ fn record(writer_region: &str, epoch: u64, sequence: u64, reason: Option<&str>) 
         healthy: 6,
         all: 10,
         reason: reason.map(str::to_owned),
+        ordered: false,
         since: AT,
         at: AT,
         writer_region: writer_region.into(),

@@ -27,6 +27,9 @@ pub struct RegionRecord {
     pub all: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether operators want it so, whatever the evidence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ordered: bool,
     /// Since when it is in its state, by the writer's clock.
     pub since: Timestamp,
     /// By the writer's clock; for people, never for judging whether it still counts.
@@ -55,6 +58,7 @@ impl RegionRecord {
             healthy: evidence.map_or(0, |evidence| evidence.healthy),
             all: evidence.map_or(0, |evidence| evidence.all),
             reason: status.reason.clone(),
+            ordered: status.order.is_some(),
             since: status.since,
             at,
             writer_region: writer_region.clone(),

@@ -60,7 +60,8 @@ impl Watch {
         if !accepts(seen, record.stamp) {
             return false;
         }
-        if seen.is_none() && epoch.is_none() {
+        // What was ordered is no evidence, and may be over by now.
+        if seen.is_none() && epoch.is_none() && !record.ordered {
             let transition = self.machine.adopt(record.rating(), record.told(), now_ms);
             self.note(transition);
         }

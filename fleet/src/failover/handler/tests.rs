@@ -33,6 +33,7 @@ fn word(state: RegionState, share: f64, stamp: Stamp) -> RegionRecord {
         healthy: 2,
         all: 10,
         reason: None,
+        ordered: false,
         since: BEGIN,
         at: BEGIN,
         writer_region: "us".into(),

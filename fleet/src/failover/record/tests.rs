@@ -12,6 +12,7 @@ fn record(stamp: Stamp) -> RegionRecord {
         healthy: 6,
         all: 10,
         reason: Some("6 of 10 instances take requests".to_owned()),
+        ordered: false,
         since: Timestamp(5),
         at: Timestamp(9),
         writer_region: "us".into(),

@@ -192,6 +192,20 @@ fn a_restart_takes_up_where_the_region_was() {
     }
 }
 
+/// The order is over, its record is not yet: else a region that is degraded later fails over by it.
+#[test]
+fn a_restart_takes_no_order_for_evidence() {
+    let mut world = world();
+    let ordered = RegionRecord { ordered: true, ..word(FailoverActive, 0.6, stamp(3, 8)) };
+    world.handler.record(ordered, 0);
+    world.look();
+    assert_eq!(world.now("eu"), (FailoverActive, 0.6));
+    world.handler.record(word(Recovering, 0.25, stamp(4, 0)), 0);
+    world.see("eu", healthy(7));
+    world.look();
+    assert_eq!(world.now("eu"), (Recovering, 0.25));
+}
+
 #[test]
 fn other_regions_holders_judge_for_themselves() {
     let mut world = world();
