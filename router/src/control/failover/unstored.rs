@@ -23,7 +23,7 @@ use tokio::{
 /// How long an operator's call waits for the store.
 pub(super) const STORE_DEADLINE: Duration = Duration::from_secs(2);
 const TRY_AGAIN: Duration = Duration::from_secs(2);
-/// Audit entries that wait; the oldest goes first, and is in the log.
+/// Audit entries that wait; beyond that the oldest is lost, and the log says so.
 const MAX_ENTRIES: usize = 256;
 
 /// What somebody did, to be recorded.
@@ -65,9 +65,31 @@ pub(super) struct Unstored {
 
 #[derive(Debug, Default)]
 struct Kept {
-    entries: VecDeque<Entry>,
+    /// Numbered as they came: while the first one is written it may be lost to the bound.
+    entries: VecDeque<(u64, Entry)>,
+    numbered: u64,
     /// The last one of each region: it went above those before.
     orders: BTreeMap<RegionId, RegionOrder>,
+}
+
+impl Kept {
+    fn add(&mut self, entry: Entry) {
+        if self.entries.len() == MAX_ENTRIES
+            && let Some((_, Entry { at, operator, action, subject, reason })) =
+                self.entries.pop_front()
+        {
+            let at_ms = at.0;
+            tracing::warn!(at_ms, operator, action, subject, reason, "not recorded: too many wait");
+        }
+        self.entries.push_back((self.numbered, entry));
+        self.numbered += 1;
+    }
+
+    fn written(&mut self, number: u64) {
+        if self.entries.front().is_some_and(|(first, _)| *first == number) {
+            self.entries.pop_front();
+        }
+    }
 }
 
 impl Unstored {
@@ -81,12 +103,7 @@ impl Unstored {
             entry.record(store).await
         });
         let Err(why) = recorded.await else { return Ok(()) };
-        let mut kept = self.lock();
-        if kept.entries.len() == MAX_ENTRIES {
-            kept.entries.pop_front();
-        }
-        kept.entries.push_back(entry);
-        drop(kept);
+        self.lock().add(entry);
         self.added.notify_one();
         Err(why)
     }
@@ -119,10 +136,10 @@ impl Unstored {
     /// Writes what waits, in order, up to what the store does not take. For one at a time.
     async fn flush(&self, store: &Store) -> Result<(), StoreError> {
         loop {
-            let Some(entry) = self.lock().entries.front().cloned() else { break };
+            let Some((number, entry)) = self.lock().entries.front().cloned() else { break };
             // Where the process ends in between, it is recorded twice rather than not at all.
             entry.record(store).await?;
-            self.lock().entries.pop_front();
+            self.lock().written(number);
         }
         loop {
             let Some(order) = self.lock().orders.values().next().cloned() else { return Ok(()) };

@@ -28,10 +28,13 @@ impl Engine {
             embedded::serve(&file, listener, &prefix, std::future::pending()).await.unwrap();
         });
         let store = Store::connect(&config).await.unwrap();
-        Self { _folder: folder, serving, store }
+        let engine = Self { _folder: folder, serving, store };
+        // What is timed after this does not wait for its start.
+        assert!(engine.subjects().await.is_empty());
+        engine
     }
 
-    /// What is on record, with how often.
+    /// What is on record, as often as it is.
     async fn subjects(&self) -> Vec<String> {
         let all = self.store.audit_trail(Timestamp(0), Timestamp(u64::MAX), 100).await.unwrap();
         let mut subjects: Vec<_> = all.into_iter().map(|record| record.subject).collect();
@@ -59,18 +62,18 @@ fn order() -> RegionOrder {
 }
 
 fn entry(n: usize) -> Entry {
-    Entry::new("failover", format!("region us, {n:02}"), &order())
+    Entry::new("failover", format!("region us, {n:03}"), &order())
 }
 
 /// An operator who orders, one who simulates, and what writes in the background.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_who_write_at_once_write_everything_once() {
-    const WAITING: usize = 20;
+    const WAITING: usize = 4;
     let (engine, unstored) = (Engine::start().await, Unstored::default());
     for n in 0..WAITING {
         let refused = unstored.record(None, entry(n)).await;
         assert!(refused.is_err());
-        unstored.lock().entries.push_back(entry(n));
+        unstored.lock().add(entry(n));
     }
     unstored.keep(order());
     let store = Some(&engine.store);
@@ -85,6 +88,25 @@ async fn three_who_write_at_once_write_everything_once() {
     assert_eq!(engine.subjects().await, Vec::from_iter(expected));
 }
 
+/// One more comes while the first is written, and takes that one's place.
+#[test]
+fn what_comes_at_the_bound_costs_no_other_entry_its_place() {
+    let mut kept = Kept::default();
+    for n in 0..MAX_ENTRIES {
+        kept.add(entry(n));
+    }
+    let first =
+        |kept: &Kept| kept.entries.front().map(|(at, it)| (*at, it.subject.clone())).unwrap();
+    let (number, subject) = first(&kept);
+    assert_eq!(subject, entry(0).subject);
+    kept.add(entry(MAX_ENTRIES));
+    kept.written(number);
+    let (number, subject) = first(&kept);
+    assert_eq!((kept.entries.len(), subject), (MAX_ENTRIES, entry(1).subject));
+    kept.written(number);
+    assert_eq!(first(&kept).1, entry(2).subject);
+}
+
 /// A store that never answers holds an order up for as long as one try may take, whatever else is written.
 #[tokio::test]
 async fn a_silent_store_holds_up_nobody_for_longer_than_its_deadline() {
@@ -93,7 +115,7 @@ async fn a_silent_store_holds_up_nobody_for_longer_than_its_deadline() {
     let config = StoreConfig { endpoint, timeout_ms: 60_000, ..StoreConfig::default() };
     let store = Store::connect(&config).await.unwrap();
     let unstored = Unstored::default();
-    unstored.lock().entries.push_back(entry(0));
+    unstored.lock().add(entry(0));
     let began = tokio::time::Instant::now();
     let (written, ordered) =
         tokio::join!(unstored.write(&store), unstored.record(Some(&store), entry(1)));
