@@ -115,8 +115,9 @@ impl Failover {
     /// Whether a region that falls silent can be found out in time.
     fn check_timeout(&self, layers: &mut Layers, health_check: &HealthCheck) {
         let HealthCheck { ping_interval_seconds, ping_misses, .. } = health_check;
-        let misses = ping_interval_seconds * f64::from(*ping_misses);
-        if misses > self.failover_timeout_seconds {
+        let misses_ms = milliseconds(*ping_interval_seconds).saturating_mul((*ping_misses).into());
+        if misses_ms > milliseconds(self.failover_timeout_seconds) {
+            let misses = seconds(misses_ms);
             let why = format!(
                 "{} is less than the {misses} s in which {ping_misses} pings are missed, one each \
                  {ping_interval_seconds} s, so that the failover of a region that falls silent is always late: \

@@ -118,6 +118,10 @@ fn times_that_contradict_each_other_are_told_with_what_to_do() {
          [failover]\nfailover_timeout_seconds = 1.5\nlease_seconds = 14.9\n"
     );
     assert!(read(&in_time, &[]).is_ok());
+    let in_time_by_a_hair = format!(
+        "{MINIMAL}[health_check]\nping_interval_seconds = 0.1\n[failover]\nfailover_timeout_seconds = 0.3\n"
+    );
+    assert!(read(&in_time_by_a_hair, &[]).is_ok(), "0.1 three times is above 0.3 in binary");
 }
 
 /// Seed 4's monitor: a check that fails marks the region's machine, one that times out does after two retries,
