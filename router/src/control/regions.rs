@@ -111,11 +111,11 @@ impl Look {
         let views = self.fleet.snapshot.views().filter(|view| view.key.level == Level::Region);
         let pools = views.flat_map(|view| &view.candidates).filter(|c| c.region == *id);
         let pools: Vec<&Candidate> = pools.collect();
-        let sum = |number: fn(&Candidate) -> u32| pools.iter().map(|pool| number(pool)).sum();
-        let instances: u32 = sum(|pool| pool.instances);
-        let healthy_instances: u32 = sum(|pool| pool.healthy_instances);
-        let running: u32 = sum(|pool| pool.running.unwrap_or(0));
-        let slots: u32 = sum(|pool| pool.slots.unwrap_or(0));
+        let sum = |number: fn(&Candidate) -> u32| total(pools.iter().map(|pool| number(pool)));
+        let instances = sum(|pool| pool.instances);
+        let healthy_instances = sum(|pool| pool.healthy_instances);
+        let running = sum(|pool| pool.running.unwrap_or(0));
+        let slots = sum(|pool| pool.slots.unwrap_or(0));
         let percent = |part: u32, all: u32| 100.0 * f64::from(part) / f64::from(all);
 
         let judged = self.judged.iter().find(|judged| judged.region == *id);
@@ -132,6 +132,11 @@ impl Look {
             rtt_ms: pools.iter().find_map(|pool| pool.rtt_ms),
         }
     }
+}
+
+/// Numbers of agents, which may say anything.
+fn total(numbers: impl Iterator<Item = u32>) -> u32 {
+    numbers.fold(0, u32::saturating_add)
 }
 
 pub(super) async fn list(
@@ -194,5 +199,11 @@ mod tests {
         ] {
             assert_eq!(Status::of(state, ready), expected, "{state} with {ready}");
         }
+    }
+
+    #[test]
+    fn what_agents_say_together_has_an_end() {
+        assert_eq!(total([1, 2].into_iter()), 3);
+        assert_eq!(total([u32::MAX, 2].into_iter()), u32::MAX);
     }
 }
