@@ -78,7 +78,29 @@ impl Store {
         id: &InstanceId,
     ) -> Result<(), StoreError> {
         let instance = self.instance_key(region, id).await?;
-        for item in self.opinions(subject(&desired_partition(&instance.pk), id)).await? {
+        self.remove(self.opinions(subject(&desired_partition(&instance.pk), id)).await?).await
+    }
+
+    /// The same, unless a person keeps the instance out of service; whether nobody does.
+    pub(crate) async fn forget_unheld_desired(
+        &self,
+        region: &RegionId,
+        id: &InstanceId,
+    ) -> Result<bool, StoreError> {
+        let instance = self.instance_key(region, id).await?;
+        let mut opinions = self.opinions(subject(&desired_partition(&instance.pk), id)).await?;
+        let in_force = self.merged(opinions.clone()).remove(id);
+        if in_force.is_some_and(|it| !it.automatic && it.state != DesiredState::Serving) {
+            return Ok(false);
+        }
+        // The one in force goes last, so that a break does not put another in its place.
+        opinions.sort_by_key(stamp_of);
+        self.remove(opinions).await?;
+        Ok(true)
+    }
+
+    async fn remove(&self, opinions: Vec<Item>) -> Result<(), StoreError> {
+        for item in opinions {
             // One that was changed since it was read is wanted by somebody, and stays.
             let condition = still(stamp_of(&item));
             let (Written::Done | Written::Refused(_)) =

@@ -28,6 +28,15 @@ impl Store {
         self.deregister(&gone.id, &gone.region, gone.generation).await?;
         self.forget_desired(&gone.region, &gone.id).await
     }
+
+    /// The same, for programs: one that a person keeps out of service stays. What was wanted of it goes first, so
+    /// that who breaks off half-way finds the instance again.
+    pub async fn forget_unheld(&self, gone: &Registration) -> Result<(), StoreError> {
+        if self.forget_unheld_desired(&gone.region, &gone.id).await? {
+            self.deregister(&gone.id, &gone.region, gone.generation).await?;
+        }
+        Ok(())
+    }
 }
 
 /// The instances of one region. Share it by reference or in an `Arc`.

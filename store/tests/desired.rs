@@ -186,3 +186,35 @@ async fn shards_do_not_change_under_a_quarantine() {
     store.put_region(&wide).await.unwrap();
     engine.stop().await;
 }
+
+/// By a router, which finds the instance again where it breaks off.
+#[tokio::test]
+async fn what_was_wanted_of_a_dead_instance_is_forgotten_before_it_unless_a_person_holds_it() {
+    let folder = Folder::new();
+    let engine = Engine::start(&folder).await;
+    let (store, region, id) = (engine.store().await, REGION.into(), "i-1".into());
+    let desired = async || store.desired(&region, &id).await.unwrap();
+    let registered = async || store.instance(&region, &id).await.unwrap().is_some();
+    let by_a_router = Desired { automatic: true, ..wish(DesiredState::Draining, REGION) };
+    let gone = store.register(&registration("i-1")).await.unwrap();
+    store.desire(&by_a_router).await.unwrap();
+    // The second half is refused.
+    let anew = store.register(&registration("i-1")).await.unwrap();
+    let refused = store.forget_unheld(&gone).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Fenced { .. }), "{refused}");
+    assert_eq!((desired().await, registered().await), (None, true));
+
+    let held = store.desire(&wish(DesiredState::Quarantined, "eu-west-1")).await.unwrap();
+    store.forget_unheld(&anew).await.unwrap();
+    assert_eq!((desired().await, registered().await), (Some(held), true));
+    // Released, and drained by a router: nobody holds it.
+    for serves in [REGION, "eu-west-1"] {
+        store.desire(&wish(DesiredState::Serving, serves)).await.unwrap();
+    }
+    store.desire(&by_a_router).await.unwrap();
+    for _ in 0..2 {
+        store.forget_unheld(&anew).await.unwrap();
+        assert_eq!((desired().await, registered().await), (None, false));
+    }
+    engine.stop().await;
+}
