@@ -6,7 +6,7 @@
 //!      ▼                    │
 //!  Monitor ── actions ──► queue ──► Worker ──► Writer ──► store
 //!             each with its          ▲  │
-//!             lease's epoch          └──┘ what nothing would bring again
+//!             lease's epoch          └──┘ failovers that are not written yet
 //! ```
 
 mod worker;
@@ -56,6 +56,11 @@ impl Leases {
     fn epochs(&self) -> Epochs {
         let epoch = |keeper: &Option<LeaseKeeper>| keeper.as_ref().and_then(LeaseKeeper::epoch);
         Epochs { health: epoch(&self.health), failover: epoch(&self.failover) }
+    }
+
+    /// Whether another router is known to hold the lease under which failovers are written.
+    fn failover_is_anothers(&self) -> bool {
+        self.failover.as_ref().is_some_and(|keeper| keeper.other_holder().is_some())
     }
 }
 

@@ -27,18 +27,18 @@ const REMEDIES_EVERY_MS: u64 = 1_000;
 /// Something to be written, by the holder of a lease.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Its probes fail: drain the instance, then ask for another in its place. Of one that a router drains
-    /// already only the latter, which comes again and again while it fails: it may have been left undone.
+    /// Its probes fail, or EC2 calls it impaired: drain the instance, then ask for another in its place. Of one
+    /// that a router drains already only the latter, which comes again and again while it fails: it may have
+    /// been left undone.
     Replace {
         instance: Arc<Standing>,
         reason: String,
     },
-    /// An instance that a router drained passes its probes again: call its replacement off, then let it
-    /// serve.
+    /// An instance that a router drained is well again: call its replacement off, then let it serve.
     Release {
         instance: Arc<Standing>,
     },
-    /// Its machine is no more: forget what is wanted of it, then the instance.
+    /// Its machine is no more: forget what is wanted of it, then the instance, unless a person holds it by then.
     Forget {
         instance: Arc<Standing>,
         gone: Gone,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use mrgc_aws::{AutoScaling, Told, is_instance_id};
-use mrgc_fleet::model::InstanceId;
+use mrgc_fleet::model::{InstanceId, Timestamp};
 use mrgc_store::{AuditEntry, Store};
 use tokio::sync::mpsc;
 
@@ -23,38 +23,36 @@ const REMEMBERED: usize = 4_096;
 
 /// The way to whoever tells. Cheap.
 #[derive(Debug)]
-pub struct Groups(mpsc::Sender<News>);
+pub struct Groups(mpsc::Sender<Failure>);
 
-#[derive(Debug)]
-enum News {
-    Replace(InstanceId),
-    Released(InstanceId),
+/// Of an instance that is to be replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    id: InstanceId,
+    /// When it was drained for this failure, which tells it from the one before, whoever ended that.
+    drained_at: Timestamp,
 }
 
 impl Groups {
     /// `router` is who this is, for people.
     pub fn start(service: AutoScaling, store: Store, router: &str) -> Self {
-        let (waiting, news) = mpsc::channel(WAITING);
-        tokio::spawn(tell(service, store, format!("router {router}"), news));
-        Self(waiting)
+        let (groups, failures) = Self::channel();
+        tokio::spawn(tell(service, store, format!("router {router}"), failures));
+        groups
     }
 
-    /// Its group is to replace an instance, if it was not told yet. Never waits.
-    pub fn replace(&self, id: &InstanceId) {
-        if is_instance_id(id.as_str()) {
-            self.send(News::Replace(id.clone()));
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Failure>) {
+        let (waiting, failures) = mpsc::channel(WAITING);
+        (Self(waiting), failures)
+    }
+
+    /// Its group is to replace an instance, if it was not told yet of what the instance was drained for then.
+    /// Never waits.
+    pub fn replace(&self, id: &InstanceId, drained_at: Timestamp) {
+        if !is_instance_id(id.as_str()) {
+            return;
         }
-    }
-
-    /// An instance serves again: of its next failure its group is told anew.
-    pub fn released(&self, id: &InstanceId) {
-        if is_instance_id(id.as_str()) {
-            self.send(News::Released(id.clone()));
-        }
-    }
-
-    fn send(&self, news: News) {
-        if let Err(error) = self.0.try_send(news) {
+        if let Err(error) = self.0.try_send(Failure { id: id.clone(), drained_at }) {
             tracing::warn!(%error, "Auto Scaling is not told: {WAITING} others wait");
         }
     }
@@ -65,20 +63,16 @@ async fn tell(
     service: AutoScaling,
     store: Store,
     operator: String,
-    mut news: mpsc::Receiver<News>,
+    mut failures: mpsc::Receiver<Failure>,
 ) {
     let mut told = Attempts::default();
-    while let Some(news) = news.recv().await {
-        let id = match news {
-            News::Replace(id) if told.is_due(&id) => id,
-            News::Replace(_) => continue,
-            News::Released(id) => {
-                told.forget(&id);
-                continue;
-            }
-        };
+    while let Some(failure) = failures.recv().await {
+        if !told.is_due(&failure) {
+            continue;
+        }
+        let id = &failure.id;
         let answer = service.set_unhealthy(id.as_str()).await;
-        told.ended(&id, answer.is_ok());
+        told.ended(&failure, answer.is_ok());
         let outcome = match answer {
             Ok(Told::Heard) => "its Auto Scaling group replaces it".to_owned(),
             Ok(Told::Nobody) => "it is in no Auto Scaling group".to_owned(),
@@ -95,25 +89,26 @@ async fn tell(
     }
 }
 
-/// How often each instance's group may still be told.
+/// How often each instance's group may still be told of its latest failure.
 #[derive(Debug, Default)]
-struct Attempts(BTreeMap<InstanceId, u32>);
+struct Attempts(BTreeMap<InstanceId, (Timestamp, u32)>);
 
 impl Attempts {
-    fn is_due(&self, id: &InstanceId) -> bool {
-        self.0.get(id).is_none_or(|left| *left > 0)
+    fn is_due(&self, failure: &Failure) -> bool {
+        self.left(failure) > 0
     }
 
-    fn ended(&mut self, id: &InstanceId, succeeded: bool) {
+    fn ended(&mut self, failure: &Failure, succeeded: bool) {
         if self.0.len() >= REMEMBERED {
             self.0.clear();
         }
-        let left = self.0.entry(id.clone()).or_insert(ATTEMPTS);
-        *left = if succeeded { 0 } else { left.saturating_sub(1) };
+        let left = if succeeded { 0 } else { self.left(failure).saturating_sub(1) };
+        self.0.insert(failure.id.clone(), (failure.drained_at, left));
     }
 
-    fn forget(&mut self, id: &InstanceId) {
-        self.0.remove(id);
+    fn left(&self, failure: &Failure) -> u32 {
+        let same = self.0.get(&failure.id).filter(|(at, _)| *at == failure.drained_at);
+        same.map_or(ATTEMPTS, |(_, left)| *left)
     }
 }
 
@@ -121,17 +116,20 @@ impl Attempts {
 mod tests {
     use super::*;
 
+    fn failure(drained_at: u64) -> Failure {
+        Failure { id: "i-01234567".into(), drained_at: Timestamp(drained_at) }
+    }
+
     #[test]
-    fn a_group_is_told_of_a_failure_once_or_tried_five_times() {
-        let (mut told, id) = (Attempts::default(), InstanceId::from("i-01234567"));
+    fn a_group_is_told_of_each_failure_once_or_tried_five_times() {
+        let mut told = Attempts::default();
         for _ in 0..ATTEMPTS {
-            assert!(told.is_due(&id));
-            told.ended(&id, false);
+            assert!(told.is_due(&failure(1)));
+            told.ended(&failure(1), false);
         }
-        assert!(!told.is_due(&id), "enough");
-        told.forget(&id);
-        assert!(told.is_due(&id), "it failed anew");
-        told.ended(&id, true);
-        assert!(!told.is_due(&id));
+        assert!(!told.is_due(&failure(1)), "enough");
+        assert!(told.is_due(&failure(2)), "it failed anew");
+        told.ended(&failure(2), true);
+        assert!(!told.is_due(&failure(2)));
     }
 }

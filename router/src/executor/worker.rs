@@ -41,7 +41,7 @@ impl Job {
             // What has ended stays so in the store, whoever is late with what; what is under way its next holder
             // ends, who does not hear of what is written later.
             Action::Event(event) => is_held || event.ended_at.is_some(),
-            // Asked for again within seconds, by whoever holds the lease then.
+            // Asked for again every 20 s, by whoever holds the lease then.
             Action::Scale(_) => is_held,
             Action::Replace { .. }
             | Action::Release { .. }
@@ -74,7 +74,7 @@ fn lease(action: &Action, epochs: Epochs) -> Option<u64> {
 pub(super) struct Worker {
     writer: Writer,
     leases: Arc<Leases>,
-    /// Events of the history, and what is asked of the auto-scaler: nothing else would bring them again.
+    /// Events of the history: nothing else would bring them again.
     unwritten: VecDeque<Job>,
     retry_at: Instant,
 }
@@ -92,15 +92,12 @@ impl Worker {
     }
 
     async fn take(&mut self, job: Job) {
-        let held = self.leases.epochs();
-        if !job.is_due(held, Instant::now()) {
-            tracing::info!(
-                action = job.name(),
-                "not done: its lease is not held, or it came too late"
-            );
-            // Where nobody is known to hold it, this router may again, in the same epoch.
-            if lease(&job.action, held).is_none() {
+        if !job.is_due(self.leases.epochs(), Instant::now()) {
+            if self.may_be_due(&job) {
+                tracing::info!(action = job.name(), "kept until its lease is held again");
                 self.keep(job);
+            } else {
+                drop_undone(&job);
             }
             return;
         }
@@ -110,41 +107,64 @@ impl Worker {
             Err(_) => format!("not done within {} s", LIMIT.as_secs()),
         };
         tracing::warn!(%error, action = job.name(), "not written");
-        self.keep(job);
+        if matches!(job.action, Action::Event(_)) {
+            // What else fails meanwhile does not put off those that wait.
+            if self.unwritten.is_empty() || job.is_retry {
+                self.retry_at = Instant::now() + TRY_AGAIN;
+            }
+            self.keep(job);
+        }
     }
 
     /// What was not written has its turn however much else comes in.
     async fn next(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
-        let job = tokio::select! {
-            biased;
-            () = sleep_until(self.retry_at), if !self.unwritten.is_empty() => {
-                self.unwritten.pop_front()
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(self.retry_at), if !self.unwritten.is_empty() => {
+                    if let Some(job) = self.next_unwritten() {
+                        return Some(job);
+                    }
+                }
+                job = jobs.recv() => return job,
             }
-            job = jobs.recv() => job,
-        };
-        if let Some(Job { action: Action::Scale(new), .. }) = &job {
-            let is_old =
-                |job: &Job| matches!(&job.action, Action::Scale(old) if old.pool == new.pool);
-            self.unwritten.retain(|job| !is_old(job));
         }
-        job
     }
 
-    /// Keeps it for another attempt, if the monitor might not issue it again.
+    /// The first that is to be done now. One that waits for its lease holds up none of the others.
+    fn next_unwritten(&mut self) -> Option<Job> {
+        let (held, now) = (self.leases.epochs(), Instant::now());
+        let all = std::mem::take(&mut self.unwritten);
+        let is_kept = |job: &Job| job.is_due(held, now) || self.may_be_due(job);
+        let (kept, dropped): (Vec<_>, Vec<_>) = all.into_iter().partition(is_kept);
+        dropped.iter().for_each(drop_undone);
+        self.unwritten = kept.into();
+        let due = self.unwritten.iter().position(|job| job.is_due(held, now));
+        if due.is_none() {
+            self.retry_at = now + TRY_AGAIN;
+        }
+        self.unwritten.remove(due?)
+    }
+
+    /// An event, and nobody is known to hold its lease: this router may again, in the same epoch.
+    fn may_be_due(&self, job: &Job) -> bool {
+        let is_nobodys = lease(&job.action, self.leases.epochs()).is_none()
+            && !self.leases.failover_is_anothers();
+        matches!(job.action, Action::Event(_)) && is_nobodys
+    }
+
+    /// Keeps it for another attempt.
     fn keep(&mut self, job: Job) {
-        if !matches!(job.action, Action::Event(_) | Action::Scale(_)) {
-            return;
-        }
-        // What else fails meanwhile does not put off those that wait.
-        if self.unwritten.is_empty() || job.is_retry {
-            self.retry_at = Instant::now() + TRY_AGAIN;
-        }
         if self.unwritten.len() == UNWRITTEN {
             self.unwritten.pop_front();
-            tracing::warn!("{UNWRITTEN} actions could not be written: the oldest is dropped");
+            tracing::warn!("{UNWRITTEN} failovers could not be written: the oldest is dropped");
         }
         self.unwritten.push_back(Job { is_retry: true, ..job });
     }
+}
+
+fn drop_undone(job: &Job) {
+    tracing::info!(action = job.name(), "dropped: another holds its lease, or it came too late");
 }
 
 #[cfg(test)]

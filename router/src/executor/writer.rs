@@ -45,15 +45,18 @@ impl Writer {
     async fn replace(&self, instance: &Standing, reason: &str) -> Result<(), StoreError> {
         let registration = &instance.registration;
         let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
-        if !is_drained(instance) {
+        let wanted = if is_drained(instance) {
+            // What the monitor has read may be old. Of one that was released since, nothing would call the
+            // request off.
+            self.store.desired(&registration.region, &registration.id).await?
+        } else {
             tracing::warn!(instance = %registration.id, reason, "unhealthy: drained, to be replaced");
             self.audit("drain", instance, reason).await?;
-            let wanted = self.desire(instance, DesiredState::Draining, Some(reason)).await?;
-            if !wanted.automatic {
-                // A person keeps it out of service.
-                return Ok(());
-            }
-        }
+            Some(self.desire(instance, DesiredState::Draining, Some(reason)).await?)
+        };
+        // What a person keeps out of service is a person's to replace.
+        let is_ours = |it: &Desired| it.automatic && it.state == DesiredState::Draining;
+        let Some(drain) = wanted.filter(is_ours) else { return Ok(()) };
         let request = Replacement {
             region: registration.region.clone(),
             pool: registration.pool.clone(),
@@ -67,7 +70,7 @@ impl Writer {
         };
         self.store.request_replacement(&request).await?;
         if let Some(groups) = &self.groups {
-            groups.replace(&registration.id);
+            groups.replace(&registration.id, drain.at);
         }
         Ok(())
     }
@@ -81,9 +84,6 @@ impl Writer {
         let (region, id) = (&registration.region, &registration.id);
         self.store.call_off_replacement(region, id, &outcome).await?;
         self.desire(instance, DesiredState::Serving, None).await?;
-        if let Some(groups) = &self.groups {
-            groups.released(id);
-        }
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl Writer {
         };
         tracing::warn!(instance = %registration.id, why, "gone for good: forgotten");
         self.audit("forget", instance, why).await?;
-        match self.store.forget(registration).await {
+        match self.store.forget_unheld(registration).await {
             // It has registered anew.
             Err(StoreError::Fenced { .. }) => Ok(()),
             forgotten => forgotten,

@@ -12,7 +12,7 @@ use super::{
     super::{Executor, past_failovers},
     *,
 };
-use crate::sync::wall_clock;
+use crate::{cloud::Groups, sync::wall_clock};
 
 const HOME: &str = "us";
 const HELD: Duration = Duration::from_secs(60);
@@ -38,11 +38,13 @@ impl Rig {
         let store = Store::connect(&config).await.unwrap();
         let health = Some(store.keep_lease("health/us", "us-1", HELD));
         let leases = Arc::new(Leases { health, failover: None });
-        while leases.epochs().health.is_none() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually(|| leases.epochs().health.is_some()).await;
         let epochs = leases.epochs();
         Self { store, leases, epochs, _folder: folder }
+    }
+
+    fn writer(&self, groups: Option<Groups>) -> Writer {
+        Writer::new(self.store.clone(), HOME.into(), "us-1", groups)
     }
 
     async fn registered(&self, id: &str) -> Arc<Standing> {
@@ -52,7 +54,7 @@ impl Rig {
 
     /// What comes of them, one after the other.
     async fn work(&self, jobs: Vec<Job>) {
-        let writer = Writer::new(self.store.clone(), HOME.into(), "us-1", None);
+        let writer = self.writer(None);
         let (waiting, inbox) = mpsc::channel(jobs.len());
         for job in jobs {
             waiting.try_send(job).unwrap();
@@ -75,6 +77,15 @@ impl Rig {
     async fn seen(&self, id: &str) -> Arc<Standing> {
         self.store.instance(&HOME.into(), &id.into()).await.unwrap().unwrap().into()
     }
+}
+
+async fn eventually(holds: impl Fn() -> bool) {
+    let polled = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), polled).await.unwrap();
 }
 
 fn replace(instance: &Arc<Standing>) -> Action {
@@ -154,8 +165,7 @@ async fn what_the_monitor_issues_again_is_not_done_late() {
 #[tokio::test]
 async fn a_failover_under_way_is_its_lease_holders_to_write() {
     let held = Epochs { health: None, failover: Some(5) };
-    let under_way = failover("1");
-    let ended = FailoverEvent { ended_at: Some(Timestamp(2)), ..under_way.clone() };
+    let (under_way, ended) = (failover("1"), ended(failover("1")));
     for (event, expected) in [(under_way, false), (ended, true)] {
         let job = Job::new(Action::Event(event), held);
         let late = job.issued + HELD;
@@ -183,6 +193,10 @@ fn failover(id: &str) -> FailoverEvent {
     }
 }
 
+fn ended(event: FailoverEvent) -> FailoverEvent {
+    FailoverEvent { ended_at: Some(Timestamp(2)), ..event }
+}
+
 #[tokio::test]
 async fn what_was_not_written_has_its_turn_however_much_comes_in() {
     let endpoint = Some("http://127.0.0.1:1".to_owned());
@@ -190,12 +204,13 @@ async fn what_was_not_written_has_its_turn_however_much_comes_in() {
     let store = Store::connect(&nowhere).await.unwrap();
     let mut worker = Worker::new(Writer::new(store, HOME.into(), "us-1", None), Arc::default());
     let job = |id: &str| {
-        Job::new(Action::Event(failover(id)), Epochs { health: None, failover: Some(5) })
+        Job::new(Action::Event(ended(failover(id))), Epochs { health: None, failover: Some(5) })
     };
-    worker.keep(job("1"));
     let retry_at = worker.retry_at;
-    assert!(retry_at > Instant::now(), "after a pause");
-    worker.keep(job("2"));
+    worker.take(job("1")).await;
+    assert!(worker.retry_at > retry_at, "after a pause");
+    let retry_at = worker.retry_at;
+    worker.take(job("2")).await;
     assert_eq!(worker.retry_at, retry_at, "what else fails meanwhile puts off nothing");
 
     worker.retry_at = Instant::now() - TRY_AGAIN;
@@ -208,7 +223,7 @@ async fn what_was_not_written_has_its_turn_however_much_comes_in() {
     };
     let (id, first) = next(&mut worker).await;
     assert_eq!(id, "1");
-    worker.keep(first);
+    worker.take(first).await;
     assert!(worker.retry_at > Instant::now(), "it failed again");
     assert_eq!(next(&mut worker).await.0, "3");
     worker.retry_at = Instant::now() - TRY_AGAIN;
@@ -218,14 +233,70 @@ async fn what_was_not_written_has_its_turn_however_much_comes_in() {
 
 /// The store was away, and with it the lease: in the same epoch it would not be issued again.
 #[tokio::test]
-async fn a_failover_waits_for_its_lease() {
+async fn a_failover_waits_for_its_lease_and_holds_up_nothing() {
     let rig = Rig::start().await;
-    let writer = Writer::new(rig.store.clone(), HOME.into(), "us-1", None);
-    let mut worker = Worker::new(writer, rig.leases.clone());
+    let mut worker = Worker::new(rig.writer(None), rig.leases.clone());
     // Only health's is held.
     let epochs = Epochs { failover: Some(5), ..rig.epochs };
-    worker.take(Job::new(Action::Event(failover("1")), epochs)).await;
-    assert_eq!(worker.unwritten.len(), 1);
+    let job = |event| Job::new(Action::Event(event), epochs);
+    worker.take(job(failover("1"))).await;
+    worker.keep(job(ended(failover("2"))));
+    let next = worker.next_unwritten().unwrap();
+    assert!(matches!(next.action, Action::Event(event) if event.id == "2"));
+    assert!(worker.next_unwritten().is_none());
+    assert_eq!(worker.unwritten.len(), 1, "it waits");
+    assert!(worker.retry_at > Instant::now(), "after a pause");
+}
+
+#[tokio::test]
+async fn a_failover_under_way_is_dropped_once_another_holds_its_lease() {
+    let rig = Rig::start().await;
+    let other = rig.store.keep_lease("failover/us", "us-2", HELD);
+    eventually(|| other.epoch().is_some()).await;
+    let failover_lease = Some(rig.store.keep_lease("failover/us", "us-1", HELD));
+    let leases = Arc::new(Leases { health: None, failover: failover_lease });
+    eventually(|| leases.failover_is_anothers()).await;
+    let mut worker = Worker::new(rig.writer(None), leases);
+    let job = || Job::new(Action::Event(failover("1")), Epochs { health: None, failover: Some(5) });
+    worker.take(job()).await;
+    assert_eq!(worker.unwritten.len(), 0);
+    worker.keep(job());
+    assert!(worker.next_unwritten().is_none());
+    assert_eq!(worker.unwritten.len(), 0);
+}
+
+/// Its release may be another router's, or a person's.
+#[tokio::test]
+async fn a_group_is_told_of_the_failure_that_an_instance_is_drained_for() {
+    let rig = Rig::start().await;
+    let (groups, mut failures) = Groups::channel();
+    let writer = rig.writer(Some(groups));
+    let fails = async |instance: &Arc<Standing>| writer.act(&replace(instance)).await.unwrap();
+    let instance = rig.registered("i-01234567").await;
+    fails(&instance).await;
+    let drained = rig.seen("i-01234567").await;
+    fails(&drained).await;
+    let mut told = async || failures.recv().await.unwrap();
+    let first = told().await;
+    assert_eq!(told().await, first, "it fails still");
+
+    writer.act(&release(&drained)).await.unwrap();
+    // Drains are told apart by the millisecond.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    fails(&rig.seen("i-01234567").await).await;
+    assert_ne!(told().await, first, "it fails again");
+}
+
+/// What the monitor knows is older than the release.
+#[tokio::test]
+async fn one_that_is_released_already_is_not_asked_for() {
+    let rig = Rig::start().await;
+    let instance = rig.registered("i-1").await;
+    let job = |action| Job::new(action, rig.epochs);
+    rig.work(vec![job(replace(&instance))]).await;
+    let drained = rig.seen("i-1").await;
+    rig.work(vec![job(release(&drained)), job(replace(&drained))]).await;
+    assert_eq!((rig.wanted("i-1").await, rig.open().await), (Some(DesiredState::Serving), vec![]));
 }
 
 #[tokio::test]
@@ -242,9 +313,7 @@ async fn the_history_is_read_for_the_epoch_that_is_held_alone() {
     let rig = Rig::start().await;
     let failover = Some(rig.store.keep_lease("failover/us", "us-1", HELD));
     let leases = Arc::new(Leases { health: None, failover });
-    while leases.epochs().failover.is_none() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually(|| leases.epochs().failover.is_some()).await;
     let history = Some((rig.store.clone(), HOME.into()));
     let executor = Executor { leases, waiting: None, history };
     let epoch = executor.epochs().failover.unwrap();
