@@ -38,6 +38,9 @@ pub(crate) enum Call {
         machine: usize,
         wish: Desired,
     },
+    ReadWish {
+        machine: usize,
+    },
     /// Another instance in the place of one, or not any more.
     Replacement {
         machine: usize,
@@ -57,6 +60,7 @@ pub(crate) enum Returned {
     Lease(Option<Lease>),
     /// The stored lease, where the write was refused for it.
     LeaseWritten(Result<(), Option<Lease>>),
+    Wanted(Option<Desired>),
     Capacity(Option<Capacity>),
     History(Vec<FailoverEvent>),
     /// Also where what is stored is later: another does it by now.
@@ -148,6 +152,9 @@ impl World {
                     Ok(()) => Returned::Done,
                     Err(Yields) => Returned::Yielded,
                 }
+            }
+            Call::ReadWish { machine } => {
+                Returned::Wanted(self.store.wanted(machine, region, now_ms))
             }
             Call::Replacement { machine, is_open } => {
                 self.trace.note(now_ms, Note::Replacement { by: from, machine, is_open });

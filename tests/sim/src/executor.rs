@@ -11,13 +11,13 @@ use mrgc_fleet::{
 use crate::{
     calls::{Asked, Call, Returned},
     plan::number,
-    router::Router,
+    router::{FAILOVER, Router},
     world::World,
 };
 
 /// Actions that wait, at most: fewer than in the real router, so that there is no room at times.
 pub(crate) const WAITING: usize = 8;
-/// Failovers and capacity to be written that wait for another try; the oldest goes first.
+/// Failovers to be written that wait for another try; the oldest goes first.
 const UNWRITTEN: usize = 256;
 const TRY_AGAIN_MS: u64 = 5_000;
 
@@ -51,34 +51,38 @@ impl Executor {
     }
 
     /// The next action whose time has come, and that is still this router's to do.
-    fn next(&mut self, held: Epochs, now_ms: u64) -> Option<Job> {
-        loop {
-            let again = if now_ms >= self.retry_ms { self.unwritten.pop_front() } else { None };
-            let job = again.or_else(|| self.waiting.pop_front())?;
-            if let Action::Scale(new) = &job.action {
-                let is_old =
-                    |job: &Job| matches!(&job.action, Action::Scale(old) if old.pool == new.pool);
-                self.unwritten.retain(|job| !is_old(job));
+    fn next(&mut self, held: Epochs, is_anothers: bool, now_ms: u64) -> Option<Job> {
+        if now_ms >= self.retry_ms {
+            self.unwritten.retain(|job| job.may_be_due(held, is_anothers, now_ms));
+            match self.unwritten.iter().position(|job| job.is_due(held, now_ms)) {
+                Some(due) => return self.unwritten.remove(due),
+                None => self.retry_ms = now_ms + TRY_AGAIN_MS,
             }
+        }
+        while let Some(job) = self.waiting.pop_front() {
             if job.is_due(held, now_ms) {
                 return Some(job);
             }
-            // Where nobody is known to hold its lease, this router may again, in the same epoch.
-            if job.lease(held).is_none() {
-                self.failed(job, now_ms);
+            if job.may_be_due(held, is_anothers, now_ms) {
+                self.keep(job);
             }
         }
+        None
     }
 
     /// The store did not do it.
     fn failed(&mut self, job: Job, now_ms: u64) {
-        if matches!(job.action, Action::Event(_) | Action::Scale(_)) {
+        if matches!(job.action, Action::Event(_)) {
             self.retry_ms = now_ms + TRY_AGAIN_MS;
-            if self.unwritten.len() == UNWRITTEN {
-                self.unwritten.pop_front();
-            }
-            self.unwritten.push_back(job);
+            self.keep(job);
         }
+    }
+
+    fn keep(&mut self, job: Job) {
+        if self.unwritten.len() == UNWRITTEN {
+            self.unwritten.pop_front();
+        }
+        self.unwritten.push_back(job);
     }
 }
 
@@ -91,6 +95,12 @@ impl Job {
             Action::Scale(_) => is_held,
             _ => is_held && !self.is_old(now_ms),
         }
+    }
+
+    /// An event, and nobody is known to hold its lease: this router may again, in the same epoch.
+    fn may_be_due(&self, held: Epochs, is_anothers: bool, now_ms: u64) -> bool {
+        let is_event = matches!(self.action, Action::Event(_));
+        self.is_due(held, now_ms) || is_event && self.lease(held).is_none() && !is_anothers
     }
 
     /// The epoch of its lease.
@@ -133,7 +143,8 @@ impl World {
         if router.executor.going.is_some() {
             return;
         }
-        if let Some(mut job) = router.executor.next(epochs, now_ms) {
+        let is_anothers = router.leases[FAILOVER].other_holder().is_some();
+        if let Some(mut job) = router.executor.next(epochs, is_anothers, now_ms) {
             job.calls = self.calls_for(no, &job.action);
             self.routers[no].executor.going = Some(job);
             self.step_on(no);
@@ -166,6 +177,11 @@ impl World {
                 let capacity = scaling.over(stored.as_ref(), home);
                 job.calls.extend(capacity.map(Call::WriteCapacity));
             }
+            // It was released since its monitor read of it.
+            (Returned::Wanted(wanted), _) if !wanted.as_ref().is_some_and(is_drain) => {
+                job.calls.clear();
+            }
+            (Returned::Wanted(_), _) => {}
             (Returned::Yielded, _) => job.calls.clear(),
             (Returned::Done, _) => {}
             _ => {
@@ -186,9 +202,12 @@ impl World {
         };
         match action {
             Action::Replace { instance, .. } => {
-                let drain = (!is_drained(instance))
-                    .then(|| self.wish(router, instance, DesiredState::Draining));
-                drain.into_iter().chain([replacement(instance, true)]).collect()
+                let machine = number(instance.registration.id.as_str());
+                let drain = match is_drained(instance) {
+                    true => Call::ReadWish { machine },
+                    false => self.wish(router, instance, DesiredState::Draining),
+                };
+                [drain, replacement(instance, true)].into()
             }
             Action::Release { instance } => {
                 [replacement(instance, false), self.wish(router, instance, DesiredState::Serving)]
@@ -219,4 +238,8 @@ impl World {
         };
         Call::Wish { machine: number(id.as_str()), wish }
     }
+}
+
+fn is_drain(wish: &Desired) -> bool {
+    wish.automatic && wish.state == DesiredState::Draining
 }

@@ -43,6 +43,8 @@ const LEASE_TTL_MS: u64 = 5_000;
 /// Until a region's balancer notices that a router is gone.
 const NOTICED_MS: u64 = 1_500;
 const LEASE_NAMES: [&str; LEASES] = ["health", "failover"];
+/// Its place among the leases.
+pub(crate) const FAILOVER: usize = 1;
 
 pub(crate) struct Router {
     pub node: Node,
