@@ -76,8 +76,11 @@ pub(super) async fn check(
     }
     let (checked, took) = probe(prober, &registration.health_address).await;
     let probed = context.failover.probes(id.clone()).await?;
-    let said = probed.out_because;
-    let out_because = instances::out_because(&context, &fleet, id.as_str(), said);
+    // Not older than what the monitor said.
+    let fleet = context.conductor.fleet();
+    let known = instances::known(&fleet, id.as_str());
+    let (counts, now_ms) = (context.proxy.is_some(), context.clock.now_ms());
+    let out_because = instances::out_because(known.as_ref(), counts, probed.out_because, now_ms);
     let (status, reason) = match probed.verdict {
         Verdict::Unknown => ("unknown", None),
         Verdict::Healthy => ("healthy", None),

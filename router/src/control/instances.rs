@@ -39,9 +39,9 @@ impl Wanted {
 pub(super) struct InstanceStatus {
     #[serde(flatten)]
     standing: Arc<Standing>,
-    /// Whether it gets requests from this router, as far as the state tells.
+    /// Whether it gets requests from this router: where nothing stands against it.
     ready: bool,
-    /// Why it gets none; `None` where it does.
+    /// What does; `None` where it is ready.
     out_because: Option<String>,
     /// The router's own counts; `None` for instances of other regions, and where it forwards no requests.
     in_flight: Option<u32>,
@@ -63,12 +63,10 @@ impl InstanceStatus {
         let counts = context.proxy.is_some() && standing.registration.region == *home;
         let here = known.filter(|_| counts);
         let live = here.map(|known| known.slot.live(now_ms));
-        let ready = known.is_some_and(|known| known.ready);
-        let ejection = here.and_then(|known| ejection(known.slot, now_ms));
+        let out_because = out_because(known, counts, said, now_ms);
         Self {
-            ready,
-            out_because: both(said, ejection)
-                .or_else(|| (!ready).then(|| "it is about to be let back".to_owned())),
+            ready: out_because.is_none(),
+            out_because,
             in_flight: live.map(|live| live.in_flight),
             requests: here.map(|known| known.slot.sent()),
             ejected: here.map(|known| known.slot.is_ejected(now_ms)),
@@ -95,16 +93,18 @@ fn both(said: Option<String>, ejection: Option<String>) -> Option<String> {
     }
 }
 
-/// Why an instance gets no requests from this router; `said` is what the monitor says.
+/// Why an instance gets no requests from this router; `None` where it does. `said` is what the monitor says,
+/// `counts` whether the router's own requests tell something, too.
 pub(super) fn out_because(
-    context: &Context,
-    fleet: &FleetView,
-    id: &str,
+    known: Option<&Known<'_>>,
+    counts: bool,
     said: Option<String>,
+    now_ms: u64,
 ) -> Option<String> {
-    let slot = candidates(fleet).find(|(name, _)| *name == id).map(|(_, known)| known.slot);
-    let slot = slot.filter(|_| context.proxy.is_some());
-    both(said, slot.and_then(|slot| ejection(slot, context.clock.now_ms())))
+    let here = known.filter(|_| counts);
+    let is_ready = known.is_some_and(|known| known.ready);
+    both(said, here.and_then(|known| ejection(known.slot, now_ms)))
+        .or_else(|| (!is_ready).then(|| "it is about to be let back".to_owned()))
 }
 
 /// Who forwards nothing verifies nothing.
@@ -117,9 +117,13 @@ fn attestation(context: &Context, standing: &Standing) -> Verdict {
 }
 
 /// A candidate, as the routing knows it.
-struct Known<'a> {
+pub(super) struct Known<'a> {
     ready: bool,
     slot: &'a Slot,
+}
+
+pub(super) fn known<'a>(fleet: &'a FleetView, id: &str) -> Option<Known<'a>> {
+    candidates(fleet).find(|(name, _)| *name == id).map(|(_, known)| known)
 }
 
 fn candidates(fleet: &FleetView) -> impl Iterator<Item = (&str, Known<'_>)> {
@@ -159,7 +163,22 @@ pub(super) async fn one(
     let Some(standing) = instances.find(|standing| standing.registration.id.as_str() == id) else {
         return Err(Refusal::NotFound { what: "instance", name: id }.into());
     };
-    let known = candidates(&fleet).find(|(name, _)| *name == id).map(|(_, known)| known);
+    let known = known(&fleet, &id);
     let home = &fleet.snapshot.home;
     Ok(Json(InstanceStatus::new(&context, standing, known.as_ref(), home, said)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_not_ready_is_out_for_a_reason() {
+        for counts in [true, false] {
+            let because =
+                |said: Option<&str>| out_because(None, counts, said.map(str::to_owned), 0);
+            assert_eq!(because(None).as_deref(), Some("it is about to be let back"));
+            assert_eq!(because(Some("drained by ada")).as_deref(), Some("drained by ada"));
+        }
+    }
 }

@@ -98,5 +98,7 @@ async fn who_is_ejected_is_shown_as_out() -> Result<()> {
     ensure!(row(&shown, "i-ill")?.contains(" available healthy "), "{shown}");
     ensure!(row(&shown, "i-ill")?.ends_with(" s: requests to it fail"), "{shown}");
     ensure!(row(&shown, "i-well")?.ends_with(" yes"), "{shown}");
+    let ill = lone.get("/instances/i-ill").await?;
+    assert_eq!((&ill["ready"], &ill["ejected"]), (&false.into(), &true.into()), "{ill}");
     Ok(())
 }

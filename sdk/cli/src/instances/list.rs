@@ -81,7 +81,7 @@ impl Listed {
 
     fn ready_cell(&self) -> Cell {
         match self.known.get("ready") {
-            Some(ready) => ready_cell(*ready == true && self.out_because().is_none()),
+            Some(ready) => ready_cell(*ready == true),
             None => Cell::new(UNKNOWN),
         }
     }
