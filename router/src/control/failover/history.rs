@@ -63,7 +63,7 @@ pub(crate) struct History {
 enum Source {
     /// Every region's.
     Store,
-    /// What this router saw since it started, for the store could not be read.
+    /// What this router saw since it started, for the store could not be read, or it has none.
     Router,
 }
 
@@ -82,12 +82,11 @@ pub(crate) async fn history(
     let why = match &context.store {
         Some(store) => match timeout(READ_DEADLINE, read(store, &wanted)).await {
             Ok(Ok(history)) => return Ok(Json(history)),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("it did not answer within {} s", READ_DEADLINE.as_secs()),
+            Ok(Err(error)) => unread(error.to_string()),
+            Err(_) => unread(format!("it did not answer within {} s", READ_DEADLINE.as_secs())),
         },
-        None => "this router has none".to_owned(),
+        None => "this router has no store".to_owned(),
     };
-    tracing::warn!(why, "the history is the router's own");
     let mut events = context.failover.status().await?.events;
     events.reverse();
     let since = wanted.since();
@@ -95,6 +94,11 @@ pub(crate) async fn history(
     events.truncate(wanted.limit);
     let not_from_store_because = Some(why);
     Ok(Json(History { source: Source::Router, not_from_store_because, events, orders: None }))
+}
+
+fn unread(why: String) -> String {
+    tracing::warn!(why, "the history is the router's own");
+    format!("the store could not be read: {why}")
 }
 
 impl Wanted {

@@ -30,7 +30,7 @@ The last line is the latest. TOOK is how long the traffic took to move, from the
 failure or from the order; of its return, how long it was away. Each region judges the others for
 itself: SEEN BY is who saw it, or how many did, and TOOK is then the slowest's. --all has a line for
 each of them, --json each one's record. Failovers and orders are kept for 400 days. Where the store
-cannot be read it is what the router has seen since it started, without orders.";
+cannot be read, or the router has none, it is what that has seen since it started, without orders.";
 
 const HEADS: [&str; 6] = ["TIME", "REGION", "WHAT", "TOOK", "SEEN BY", "WHY"];
 /// That a router gives at once. A failover has as many as there are regions that saw it.
@@ -106,10 +106,8 @@ fn as_text(history: History, all: bool, limit: usize) -> String {
         false => render(&HEADS, &rows),
     };
     if source != "store" {
-        let why = not_from_store_because.map(|why| format!(" ({why})")).unwrap_or_default();
-        let note = format!(
-            "The store could not be read{why}: this is what the router has seen since it started."
-        );
+        let why = not_from_store_because.map(|why| format!(": {why}")).unwrap_or_default();
+        let note = format!("This is what the router has seen since it started{why}.");
         text.push_str(&format!("\n{}\n", harmless(&note)));
     }
     text
@@ -220,7 +218,7 @@ mod tests {
         };
         let history = || History {
             source: "router".to_owned(),
-            not_from_store_because: Some("it did not answer within 5 s".to_owned()),
+            not_from_store_because: Some("this router has no store".to_owned()),
             events: vec![under_way.clone(), seen_elsewhere.clone(), event.clone()],
             orders: Some(orders.clone()),
         };
@@ -243,7 +241,7 @@ mod tests {
         for ((line, at), what) in lines.iter().zip(at).zip(whats) {
             assert_eq!(*line, format!("1970-01-01 {at} us-east-1 {what}"), "{plain}");
         }
-        assert!(plain.ends_with("since it started.\n"), "{plain}");
+        assert!(plain.ends_with("since it started: this router has no store.\n"), "{plain}");
         let count = |text: &str, what| text.lines().filter(|line| line.contains(what)).count();
         assert_eq!(count(&shown(true, 50), "failed over"), 3);
         assert_eq!(count(&shown(true, 50), "1900 ms  eu-west-1"), 1);

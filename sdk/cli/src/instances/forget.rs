@@ -24,11 +24,11 @@ Examples:
   mrgc instances forget i-1234567890abcdef0 --reason 'ticket 4711: the board is dead'
   mrgc instances forget i-1 i-2 --region us-east-1 --reason 'racks sold' --operator ada
 
-For machines that are gone for good. A dead one counts as failed for half an hour after a router
-drained it, and for ever where none did. With an instance goes what was wanted of it; a replacement
-that was asked for stays open. It watches for as long as a next report may take, 35 seconds by
-default, and refuses where one comes. With --force it does not watch: an agent that still runs
-writes no more until it is started again. A machine that registers anew is an instance like any
+For machines that are gone for good. A dead one that a router drained counts as failed until it has
+not reported for half an hour, any other for ever. With an instance goes what was wanted of it; a
+replacement that was asked for stays open. It watches for as long as a next report may take, 35
+seconds by default, and refuses where one comes. With --force it does not watch: an agent that still
+runs writes no more until it is started again. A machine that registers anew is an instance like any
 other. Nothing is removed where one of the ids is not known.";
 
 /// Until the next report of an instance that has made none, or did not say.
@@ -105,11 +105,13 @@ fn said_last(standing: &Standing) -> (u64, Option<u64>) {
 
 /// Record first, then act. Returns what to tell.
 async fn forget(store: &Store, known: &Known, reason: &str, operator: &str) -> Result<String> {
-    let Known { id, region, standing, desired } = known;
+    let Known { id, region, standing, .. } = known;
     let subject = format!("instance {id}");
     let (at, reason) = (now(), Some(reason));
     let entry = AuditEntry { at, operator, action: "forget", subject: &subject, reason };
     store.record_audit(entry).await.context("not on record")?;
+    // As it is by now: somebody may have changed it during the watch.
+    let desired = store.desired(region, id).await?;
     match standing {
         Some(standing) => store.forget(&standing.registration).await?,
         None => store.forget_desired(region, id).await?,

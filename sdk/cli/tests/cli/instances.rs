@@ -2,17 +2,18 @@
 
 use std::{
     fs,
+    process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mrgc_fleet::model::{
-    CleanupCheck, CleanupCheckKind, CleanupValidation, DesiredState, Health, Lifecycle,
-    Registration, Replacement, Report, Timestamp,
+    CleanupCheck, CleanupCheckKind, CleanupValidation, Desired, DesiredState, Health, Lifecycle,
+    Registration, Replacement, Report, Stamp, Timestamp,
 };
 use mrgc_store::{Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::support::{Engine, Said, said};
+use crate::support::{Engine, Said, eventually, said};
 
 const EAST: &str = "us-east-1";
 const WEST: &str = "us-west-2";
@@ -316,6 +317,34 @@ async fn the_dead_are_forgotten_with_what_was_wanted_of_them() {
     let trail: Vec<_> = trail.iter().map(|r| (&*r.operator, &*r.action, &*r.subject)).collect();
     assert_eq!(trail, [("bob", "forget", "instance i-2"), ("bob", "forget", "instance i-1")]);
     assert_eq!(run(&engine, &forget).await.code, Some(1), "they are not known any more");
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_wanted_of_the_dead_is_told_as_it_was_after_the_watch() {
+    let (engine, store) = fleet().await;
+    let standing = store.instance(&EAST.into(), &"i-1".into()).await.unwrap().unwrap();
+    let last = Report { next_within_ms: Some(1), ..report(&standing.registration, 8) };
+    store.report(&last).await.unwrap();
+    let err = engine.path("err");
+    let mut forget = engine.instances(&["forget", "i-1", "--reason", "r", "--operator", "bob"]);
+    forget.stdout(Stdio::piped()).stderr(fs::File::create(&err).unwrap());
+    let forget = forget.spawn().unwrap();
+    eventually("it watches", || fs::read_to_string(&err).unwrap().starts_with("watching ")).await;
+    let drain = Desired {
+        instance: "i-1".into(),
+        region: EAST.into(),
+        state: DesiredState::Draining,
+        reason: None,
+        operator: Some("ada".to_owned()),
+        automatic: false,
+        at: Timestamp(1),
+        writer_region: EAST.into(),
+        stamp: Stamp::default(),
+    };
+    store.desire(&drain).await.unwrap();
+    let said = Said::from(forget.wait_with_output().await.unwrap());
+    assert!(said.out.contains("forgotten, and that it is draining; "), "{said:?}");
     engine.stop().await;
 }
 
