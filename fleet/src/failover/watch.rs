@@ -14,7 +14,7 @@ const RAMP_STEP_MS: u64 = 100;
 pub(super) struct Watch {
     pub machine: RegionMachine,
     given: Option<Given>,
-    word: Option<HeldRecord>,
+    held: Option<HeldRecord>,
     /// When the first sign of the present evidence was seen.
     pub first_evidence_ms: u64,
     /// What changed since it was last asked for.
@@ -30,7 +30,7 @@ impl Watch {
         Self {
             machine: RegionMachine::new(now_ms),
             given: None,
-            word: None,
+            held: None,
             first_evidence_ms: now_ms,
             pending: None,
             since: at,
@@ -56,7 +56,7 @@ impl Watch {
     /// The lease holder's word; `epoch` is that of the lease where this router holds or held it. Whether it was
     /// news.
     pub fn record(&mut self, record: RegionRecord, epoch: Option<u64>, now_ms: u64) -> bool {
-        let seen = self.word.as_ref().map(|word| word.record.stamp);
+        let seen = self.held.as_ref().map(|held| held.record.stamp);
         if !accepts(seen, record.stamp) {
             return false;
         }
@@ -65,26 +65,26 @@ impl Watch {
             let transition = self.machine.adopt(record.rating(), record.told(), now_ms);
             self.note(transition);
         }
-        self.word = Some(HeldRecord::new(record, now_ms));
+        self.held = Some(HeldRecord::new(record, now_ms));
         true
     }
 
     pub fn heard(&self) -> Option<Stamp> {
-        self.word.as_ref().map(|word| word.record.stamp)
+        self.held.as_ref().map(|held| held.record.stamp)
     }
 
     /// Holds, steps and the lease holder's word run out so much later. An operator's order runs on.
     pub fn postpone(&mut self, ms: u64) {
         self.machine.postpone(ms);
-        if let Some(word) = &mut self.word {
-            word.postpone(ms);
+        if let Some(held) = &mut self.held {
+            held.postpone(ms);
         }
     }
 
     /// Holds the region to what others say of it, and to what time brings.
     pub fn tick(&mut self, epoch: Option<u64>, now_ms: u64, thresholds: &Thresholds) {
         let order = self.given.as_ref().map(|given| given.bound(now_ms, thresholds));
-        let word = self.word.as_ref().map(|word| word.bound(epoch, now_ms));
+        let word = self.held.as_ref().map(|held| held.bound(epoch, now_ms));
         let bound = order.unwrap_or_default().with(word.unwrap_or_default());
         let transition = self.machine.bind(bound, now_ms, thresholds);
         self.note(transition);
@@ -136,7 +136,7 @@ impl Watch {
     pub fn next_ms(&self, now_ms: u64, thresholds: &Thresholds) -> Option<u64> {
         let is_ramping = self.failover().is_some_and(|given| given.is_ramping(now_ms, thresholds));
         let ramp = is_ramping.then(|| now_ms.saturating_add(RAMP_STEP_MS));
-        let word = self.word.as_ref().map(HeldRecord::ends_ms).filter(|end_ms| *end_ms > now_ms);
+        let word = self.held.as_ref().map(HeldRecord::ends_ms).filter(|end_ms| *end_ms > now_ms);
         [self.machine.next_ms(thresholds), ramp, word].into_iter().flatten().min()
     }
 
