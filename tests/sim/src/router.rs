@@ -83,6 +83,8 @@ impl Router {
         let mut monitor = Monitor::new(plan.settings(node), at);
         let snapshot = monitor.compose(at, Arc::clone);
         let holder = format!("router-{}#{boot}", node.no);
+        // No answer to a former life's call is taken for one's own: connections end with a process.
+        let numbers = u64::from(boot) << 32;
         Self {
             node,
             life: Life::Running,
@@ -96,12 +98,12 @@ impl Router {
             scratch: Scratch::default(),
             leases: LEASE_NAMES.map(|name| Contender::new(name, &holder, LEASE_TTL_MS)),
             pending: Vec::new(),
-            calls: 0,
+            calls: numbers,
             executor: Executor::default(),
             history: History::default(),
             known: Vec::new(),
             probes: Vec::new(),
-            probes_sent: 0,
+            probes_sent: numbers,
             read_ms: None,
             snapshot_ms: 0,
             actions_ms: 0,

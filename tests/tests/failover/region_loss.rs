@@ -181,7 +181,13 @@ fn others_serve_all(regions: &Regions, records: &[Record], since: Instant) -> Re
 async fn its_router_refuses(regions: &Regions, traffic: &Traffic) -> Result<()> {
     let (client, id) = (&regions.cluster.client, regions.lost.spec.id);
     let router = regions.lost.routers.first().context("no router")?;
-    router.sees_ready_in(client, id, 0).await?;
+    // Those that are only ejected are tried out now and then, which costs attempts.
+    eventually("its last snapshot has none that is ready", PATIENCE, || async {
+        let page = client.get(router.control_url("/metrics")).send().await?.text().await?;
+        let mut ready = page.lines().filter(|line| line.starts_with("mrgc_instance_ready{"));
+        Ok(ready.all(|line| line.ends_with(" 0")).then_some(()))
+    })
+    .await?;
     let is_moved = |seen: &RegionStatus| {
         seen.state == RegionState::FailoverActive
             && seen.share == 0.0
