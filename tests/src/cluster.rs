@@ -282,11 +282,18 @@ impl Router {
         eventually(&what, PATIENCE, || async {
             let path = format!("/instances?region={region}");
             let instances = self.get(client, &path).await?;
-            let ready = instances.as_array().into_iter().flatten().filter(|i| i["ready"] == true);
+            let ready = instances.as_array().into_iter().flatten().filter(|i| is_ready(i));
             Ok((ready.count() == count).then_some(()))
         })
         .await
     }
+}
+
+/// Whether nothing stands against an instance, but that live requests have ejected it: where a region gets
+/// none, nobody tries it out.
+fn is_ready(instance: &Value) -> bool {
+    let is_only_ejected = |why: &str| why.starts_with("ejected");
+    instance["ready"] == true || instance["out_because"].as_str().is_some_and(is_only_ejected)
 }
 
 /// Starts the embedded state on a file in `dir`.

@@ -44,6 +44,12 @@ async fn what_a_failing_region_gives_away_goes_to_another_and_says_so() -> Resul
         (model_server("live").await?, Dead::new()?, model_server("other").await?);
     let lone = crippled(live.address(), &dead, other.address()).start().await?;
     until_moving(&lone).await?;
+    eventually("the region fails over", PATIENCE, || async {
+        lone.chat(false).send().await?;
+        let seen = lone.router.get(&lone.client, "/failover").await?;
+        Ok((seen["current_state"] == "failover_active").then_some(()))
+    })
+    .await?;
     // 95 of 100 go now.
     let mut moved = 0;
     for _ in 0..100 {
